@@ -1,0 +1,60 @@
+//! What a batch changes, as far as a waiting reader cares. The store carries topics and does not read them.
+
+use myelin_store::Topic;
+use myelin_types::{RoomNum, UserNum};
+
+/// A topic, decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Changed {
+    /// The room's timeline or state has grown.
+    Timeline(RoomNum),
+    /// The room's receipts have changed.
+    Receipts(RoomNum),
+    /// The user's own rows have changed: account data, memberships, filters' targets.
+    User(UserNum),
+}
+
+const TIMELINE: u64 = 1;
+const RECEIPTS: u64 = 2;
+const USER: u64 = 3;
+
+impl From<Changed> for Topic {
+    fn from(changed: Changed) -> Topic {
+        let (tag, number) = match changed {
+            Changed::Timeline(room) => (TIMELINE, room.0),
+            Changed::Receipts(room) => (RECEIPTS, room.0),
+            Changed::User(user) => (USER, user.0),
+        };
+        Topic(tag << 32 | u64::from(number))
+    }
+}
+
+impl Changed {
+    /// What `topic` stands for, if it is one of ours.
+    pub fn from_topic(topic: Topic) -> Option<Changed> {
+        let number = (topic.0 & u64::from(u32::MAX)) as u32;
+        match topic.0 >> 32 {
+            TIMELINE => Some(Changed::Timeline(RoomNum(number))),
+            RECEIPTS => Some(Changed::Receipts(RoomNum(number))),
+            USER => Some(Changed::User(UserNum(number))),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Changed, RoomNum, Topic, UserNum};
+
+    #[test]
+    fn topics_round_trip() {
+        for changed in [
+            Changed::Timeline(RoomNum(1)),
+            Changed::Receipts(RoomNum(u32::MAX)),
+            Changed::User(UserNum(7)),
+        ] {
+            assert_eq!(Changed::from_topic(Topic::from(changed)), Some(changed));
+        }
+        assert_eq!(Changed::from_topic(Topic(0)), None);
+    }
+}

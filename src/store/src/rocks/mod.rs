@@ -1,0 +1,113 @@
+//! The engine over RocksDB. Its types stay in here.
+
+mod open;
+mod profile;
+mod snapshot;
+
+use std::{path::Path, sync::Arc};
+
+use rocksdb::{
+    Cache, ColumnFamily, DB, ErrorKind, WriteBatch, WriteBufferManager, WriteOptions,
+    checkpoint::Checkpoint,
+};
+
+use crate::{
+    counters::Memory,
+    engine::{Engine, EngineError, ReadError, Snapshot, Write},
+};
+
+pub(crate) use open::open;
+
+/// An open RocksDB with a column family for each table.
+pub(crate) struct Rocks {
+    db: Arc<DB>,
+    pools: Pools,
+}
+
+/// What all column families share.
+pub(crate) struct Pools {
+    budget: usize,
+    /// Blocks, filters, indexes; memtables and blobs are charged to it.
+    cache: Cache,
+    memtables: WriteBufferManager,
+}
+
+impl Pools {
+    fn new(budget: usize) -> Self {
+        let cache = Cache::new_lru_cache(budget);
+        // A quarter for rows not yet in files. Writers are not stalled when it is full: the column family with the
+        // oldest rows is flushed instead.
+        let memtables = WriteBufferManager::new_write_buffer_manager_with_cache(
+            budget / 4,
+            false,
+            cache.clone(),
+        );
+        Self {
+            budget,
+            cache,
+            memtables,
+        }
+    }
+}
+
+impl Engine for Rocks {
+    fn snapshot(&self) -> Box<dyn Snapshot> {
+        Box::new(snapshot::RocksSnapshot::take(Arc::clone(&self.db)))
+    }
+
+    fn commit(&self, writes: &mut dyn Iterator<Item = Write<'_>>) -> Result<(), EngineError> {
+        let mut batch = WriteBatch::default();
+        for write in writes {
+            match write {
+                Write::Put { table, key, value } => {
+                    batch.put_cf(column_family(&self.db, table)?, key, value);
+                }
+                Write::Delete { table, key } => {
+                    batch.delete_cf(column_family(&self.db, table)?, key);
+                }
+                Write::DeleteRange { table, start, end } => {
+                    batch.delete_range_cf(column_family(&self.db, table)?, start, end);
+                }
+            }
+        }
+        self.db.write_opt(batch, &durably()).map_err(failure)
+    }
+
+    fn checkpoint(&self, dir: &Path) -> Result<(), EngineError> {
+        Checkpoint::new(&self.db)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(dir))
+            .map_err(failure)
+    }
+
+    fn memory(&self) -> Memory {
+        Memory {
+            budget: self.pools.budget,
+            block_cache: self.pools.cache.get_usage(),
+            pinned: self.pools.cache.get_pinned_usage(),
+            memtables: self.pools.memtables.get_usage(),
+        }
+    }
+}
+
+/// The write-ahead log is synced before the write counts.
+fn durably() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    options
+}
+
+fn column_family<'a>(db: &'a DB, table: &str) -> Result<&'a ColumnFamily, EngineError> {
+    db.cf_handle(table)
+        .ok_or_else(|| EngineError::new(format!("the table {table} is not in the catalogue")))
+}
+
+fn failure(error: rocksdb::Error) -> EngineError {
+    EngineError::new(error.into_string())
+}
+
+fn read_failure(error: rocksdb::Error) -> ReadError {
+    match error.kind() {
+        ErrorKind::Incomplete => ReadError::NotInMemory,
+        _ => ReadError::Failed(failure(error)),
+    }
+}

@@ -52,6 +52,13 @@ impl Snapshot for RocksSnapshot {
         tier: Tier,
         visit: &mut dyn FnMut(usize, &[u8]),
     ) -> Result<(), ReadError> {
+        // RocksDB's batched lookup reads blocks from disk whatever tier is asked for.
+        if tier == Tier::Memory {
+            for (index, key) in keys.iter().enumerate() {
+                self.get(table, key, tier, &mut |value| visit(index, value))?;
+            }
+            return Ok(());
+        }
         let db = self.0.borrow_owner();
         let family = column_family(db, table).map_err(ReadError::Failed)?;
         let mut options = options(tier);

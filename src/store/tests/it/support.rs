@@ -104,14 +104,15 @@ pub(crate) fn fresh() -> (tempfile::TempDir, Store) {
     (dir, store)
 }
 
-/// All files below `dir`, with their contents.
+/// All files below `dir`, with their contents. Without the lock, which is empty, and which a process gives up when it
+/// closes any handle to the file.
 pub(crate) fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     fn walk(dir: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) -> io::Result<()> {
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
             if path.is_dir() {
                 walk(&path, files)?;
-            } else {
+            } else if !path.ends_with("LOCK") {
                 let bytes = fs::read(&path)?;
                 files.insert(path, bytes);
             }

@@ -1,4 +1,4 @@
-//! How long a commit takes until it is durable: alone, and as one of 64 that share their syncs.
+//! How long a commit takes until it is durable, alone and as one of 64 that share their syncs; how long opening takes.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;
@@ -28,7 +28,7 @@ fn message(id: u64) -> Batch {
     let mut batch = Batch::new();
     batch.put::<Events>(&(RoomNum(1), Pos::AT_COMMIT), &vec![b'x'; 1024]);
     batch.put::<Ids>(&id, &Pos::AT_COMMIT);
-    batch.expect::<Ids>(&(id + 1), None);
+    batch.expect::<Ids>(&id, None);
     batch
 }
 
@@ -67,5 +67,35 @@ fn commit(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, commit);
+/// As many tables as a server has.
+fn open(criterion: &mut Criterion) {
+    let names = (0..80).map(|n| -> &'static str { format!("table{n}").leak() });
+    let options = Options {
+        memory_budget: 256 << 20,
+        product: "bench",
+        schema: 1,
+        tables: names
+            .map(|name| TableSpec {
+                name,
+                profile: Profile::Scan,
+            })
+            .collect(),
+    };
+    let mut group = criterion.benchmark_group("open");
+    group.sample_size(10);
+    group.bench_function("new", |bencher| {
+        bencher.iter_with_large_drop(|| {
+            let dir = tempfile::tempdir().expect("temporary directories can be made");
+            let store = Store::open(dir.path(), options.clone()).expect("empty directory");
+            (store, dir)
+        });
+    });
+    let dir = tempfile::tempdir().expect("temporary directories can be made");
+    group.bench_function("again", |bencher| {
+        bencher.iter(|| Store::open(dir.path(), options.clone()).expect("our own"));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, commit, open);
 criterion_main!(benches);

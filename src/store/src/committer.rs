@@ -101,6 +101,40 @@ pub(crate) struct Shared {
     pub(crate) fault: OnceLock<EngineError>,
 }
 
+/// Says what the metrics of this crate are, for those who read them.
+pub(crate) fn describe_metrics() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_histogram!(
+        "store_commit_seconds",
+        Unit::Seconds,
+        "From the queueing of a batch to its answer"
+    );
+    describe_histogram!(
+        "store_write_seconds",
+        Unit::Seconds,
+        "One synced write of the engine"
+    );
+    describe_histogram!("store_group_batches", "Batches that one write carries");
+    describe_counter!(
+        "store_written_bytes_total",
+        Unit::Bytes,
+        "Keys and values written"
+    );
+    describe_gauge!(
+        "store_commit_queue_batches",
+        "Batches left waiting when a group was taken"
+    );
+    describe_gauge!(
+        "store_memory_bytes",
+        Unit::Bytes,
+        "Memory of the engine, by pool"
+    );
+    describe_counter!(
+        "store_read_reruns_total",
+        "Reads that needed the disk and ran again on the blocking pool"
+    );
+}
+
 /// The thread's whole life: until the queue is closed and drained.
 pub(crate) fn run(shared: &Shared) {
     let _close = CloseOnExit(shared);
@@ -123,43 +157,57 @@ impl Drop for CloseOnExit<'_> {
 }
 
 impl Shared {
+    pub(crate) fn new(engine: Arc<dyn Engine>, pos: Pos, queue_bytes: usize) -> Self {
+        let tallies = Arc::new(Tallies::default());
+        let published = Published {
+            pos,
+            snapshot: engine.snapshot(),
+            tallies: Arc::clone(&tallies),
+        };
+        Self {
+            engine,
+            queue: Queue::new(queue_bytes),
+            published: ArcSwap::from_pointee(published),
+            watch: watch::Sender::new(pos),
+            observers: RwLock::default(),
+            tallies,
+            fault: OnceLock::new(),
+        }
+    }
+
     fn commit_group(&self, mut group: Vec<Job>) {
         let base = self.published.load_full();
-        let (verdicts, last) = place(&mut group, &base);
-        let accepted = || {
-            let placed = group.iter().zip(&verdicts);
-            placed.filter_map(|(job, verdict)| Some((&job.batch, *verdict.as_ref().ok()?)))
-        };
-        let outcome = if accepted().next().is_none() {
-            Ok(())
-        } else {
-            self.write(accepted().map(|(batch, _)| batch), last)
-        };
-        if outcome.is_ok() && last > base.pos {
-            self.publish(last);
-            self.observe(accepted());
-        }
+        let verdicts = place(&mut group, &base);
         drop(base);
+        let accepted: Vec<(&Batch, Pos)> = group
+            .iter()
+            .zip(&verdicts)
+            .filter_map(|(job, verdict)| Some((&job.batch, *verdict.as_ref().ok()?)))
+            .collect();
+        let mut written = Ok(());
+        if let Some((_, last)) = accepted.last() {
+            written = self.write(&accepted, *last);
+            if written.is_ok() {
+                self.publish(*last);
+                self.observe(&accepted);
+            }
+        }
         for (job, verdict) in group.into_iter().zip(verdicts) {
-            let answer = match (verdict, &outcome) {
-                (Ok(_), Err(error)) => Err(error.clone()),
+            let answer = match (verdict, &written) {
+                (Ok(_), Err(error)) => Err(CommitError::Engine(error.clone())),
                 (verdict, _) => verdict,
             };
             metrics::histogram!("store_commit_seconds")
                 .record(job.queued_at.elapsed().as_secs_f64());
-            // The caller may have stopped waiting.
-            drop(job.answer.send(answer));
+            // An error here means that the caller has stopped waiting.
+            job.answer.send(answer).ok();
         }
     }
 
     /// Writes the batches and the position of the last one as one. Everything or nothing of it happens.
-    fn write<'a>(
-        &self,
-        batches: impl Iterator<Item = &'a Batch> + Clone,
-        last: Pos,
-    ) -> Result<(), CommitError> {
+    fn write(&self, batches: &[(&Batch, Pos)], last: Pos) -> Result<(), EngineError> {
         if let Some(fault) = self.fault.get() {
-            return Err(fault.clone().into());
+            return Err(fault.clone());
         }
         let position = last.0.to_be_bytes();
         let position = Write::Put {
@@ -169,10 +217,10 @@ impl Shared {
         };
         let mut tally = Tally::default();
         let mut writes = batches
-            .clone()
-            .flat_map(|batch| batch.writes())
-            .chain([position])
-            .inspect(|write| tally.count(write));
+            .iter()
+            .flat_map(|(batch, _)| batch.writes())
+            .inspect(|write| tally.count(write))
+            .chain([position]);
         let started = Instant::now();
         let written = self.engine.commit(&mut writes);
         drop(writes);
@@ -181,12 +229,11 @@ impl Shared {
             tracing::error!(%error, "a write failed, the store takes no more batches");
             self.fault.get_or_init(|| error.clone());
             self.queue.close(CommitError::Engine(error.clone()));
-            return Err(error.into());
+            return Err(error);
         }
-        let count = batches.count();
-        metrics::histogram!("store_group_batches").record(count as f64);
+        metrics::histogram!("store_group_batches").record(batches.len() as f64);
         metrics::counter!("store_written_bytes_total").increment(tally.bytes as u64);
-        tally.add_to(&self.tallies, count);
+        tally.add_to(&self.tallies, batches.len());
         Ok(())
     }
 
@@ -200,15 +247,12 @@ impl Shared {
         self.watch.send_replace(last);
     }
 
-    fn observe<'a>(&self, accepted: impl Iterator<Item = (&'a Batch, Pos)>) {
+    fn observe(&self, accepted: &[(&Batch, Pos)]) {
         // A copy, so that an observer may add another.
         let observers = self.observers.read().clone();
-        if observers.is_empty() {
-            return;
-        }
         for (batch, pos) in accepted {
             for observer in &observers {
-                let call = AssertUnwindSafe(|| observer.committed(pos, batch.topics()));
+                let call = AssertUnwindSafe(|| observer.committed(*pos, batch.topics()));
                 if catch_unwind(call).is_err() {
                     tracing::error!(%pos, "an observer of commits panicked");
                 }
@@ -229,8 +273,8 @@ impl Shared {
 }
 
 /// Decides on each batch in turn and gives the accepted ones their positions, which are consecutive: a refused batch
-/// takes none. Returns the verdicts, in order, and the last position given.
-fn place(group: &mut [Job], base: &Published) -> (Vec<Result<Pos, CommitError>>, Pos) {
+/// takes none.
+fn place(group: &mut [Job], base: &Published) -> Vec<Result<Pos, CommitError>> {
     // Nobody asks what the group has made of a row unless a later batch assumes something.
     let assumed = group
         .iter()
@@ -238,7 +282,7 @@ fn place(group: &mut [Job], base: &Published) -> (Vec<Result<Pos, CommitError>>,
         .unwrap_or(0);
     let mut overlay = Overlay::new(&*base.snapshot);
     let mut last = base.pos;
-    let verdicts = group
+    group
         .iter_mut()
         .enumerate()
         .map(|(index, job)| {
@@ -252,8 +296,7 @@ fn place(group: &mut [Job], base: &Published) -> (Vec<Result<Pos, CommitError>>,
             last = pos;
             Ok(pos)
         })
-        .collect();
-    (verdicts, last)
+        .collect()
 }
 
 /// What one write consists of.
@@ -268,8 +311,6 @@ struct Tally {
 impl Tally {
     fn count(&mut self, write: &Write<'_>) {
         match write {
-            // The store's own row, written with every group.
-            Write::Put { table, .. } if *table == META => {}
             Write::Put { key, value, .. } => {
                 self.puts += 1;
                 self.bytes += key.len() + value.len();
@@ -292,5 +333,221 @@ impl Tally {
         add(&tallies.deletes, self.deletes);
         add(&tallies.range_deletes, self.range_deletes);
         add(&tallies.bytes, self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        path::Path,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+            mpsc,
+        },
+    };
+
+    use myelin_types::Pos;
+    use parking_lot::Mutex;
+
+    use super::Observer;
+    use crate::{
+        batch::{Batch, Topic},
+        counters::Memory,
+        engine::{Cursor, Direction, Engine, EngineError, ReadError, Snapshot, Tier, Write},
+        error::CommitError,
+        store::Store,
+        table::{Profile, Table},
+    };
+
+    struct Numbers;
+
+    impl Table for Numbers {
+        const NAME: &'static str = "numbers";
+        const PROFILE: Profile = Profile::Point;
+        type Key = u64;
+        type Value = u64;
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Mood {
+        Works,
+        Fails,
+        Panics,
+    }
+
+    type Rows = BTreeMap<(&'static str, Vec<u8>), Vec<u8>>;
+
+    /// An engine that holds rows in memory and fails when it is told to.
+    struct Moody {
+        mood: Mutex<Mood>,
+        rows: Mutex<Rows>,
+        commits: AtomicUsize,
+    }
+
+    impl Moody {
+        fn store() -> (Arc<Self>, Store) {
+            let engine = Arc::new(Self {
+                mood: Mutex::new(Mood::Works),
+                rows: Mutex::default(),
+                commits: AtomicUsize::new(0),
+            });
+            let store = Store::over(Arc::<Self>::clone(&engine), Pos::ZERO, 1 << 20)
+                .expect("a thread can be started");
+            (engine, store)
+        }
+    }
+
+    impl Engine for Moody {
+        fn snapshot(&self) -> Box<dyn Snapshot> {
+            Box::new(self.rows.lock().clone())
+        }
+
+        fn commit(&self, writes: &mut dyn Iterator<Item = Write<'_>>) -> Result<(), EngineError> {
+            self.commits.fetch_add(1, Ordering::SeqCst);
+            let mood = *self.mood.lock();
+            assert_ne!(mood, Mood::Panics, "told to panic");
+            if mood == Mood::Fails {
+                return Err(EngineError::new("the disk is full"));
+            }
+            let mut rows = self.rows.lock();
+            for write in writes {
+                match write {
+                    Write::Put { table, key, value } => {
+                        rows.insert((table, key.to_vec()), value.to_vec());
+                    }
+                    Write::Delete { table, key } => {
+                        rows.remove(&(table, key.to_vec()));
+                    }
+                    Write::DeleteRange { table, start, end } => {
+                        rows.retain(|(of, key), _| {
+                            *of != table || !(start..end).contains(&&key[..])
+                        });
+                    }
+                }
+            }
+            Ok(())
+        }
+
+        fn checkpoint(&self, _: &Path) -> Result<(), EngineError> {
+            Err(EngineError::new("has no files"))
+        }
+
+        fn memory(&self) -> Memory {
+            Memory::default()
+        }
+    }
+
+    impl Snapshot for Rows {
+        fn get(
+            &self,
+            table: &'static str,
+            key: &[u8],
+            _: Tier,
+            visit: &mut dyn FnMut(&[u8]),
+        ) -> Result<(), ReadError> {
+            if let Some(value) = self.get(&(table, key.to_vec())) {
+                visit(value);
+            }
+            Ok(())
+        }
+
+        fn multi_get(
+            &self,
+            table: &'static str,
+            keys: &[&[u8]],
+            tier: Tier,
+            visit: &mut dyn FnMut(usize, &[u8]),
+        ) -> Result<(), ReadError> {
+            for (index, key) in keys.iter().enumerate() {
+                Snapshot::get(self, table, key, tier, &mut |value| visit(index, value))?;
+            }
+            Ok(())
+        }
+
+        fn scan<'a>(
+            &'a self,
+            _: &'static str,
+            _: Vec<u8>,
+            _: Option<Vec<u8>>,
+            _: Direction,
+            _: Tier,
+        ) -> Result<Box<dyn Cursor + 'a>, ReadError> {
+            Err(ReadError::Failed(EngineError::new(
+                "these tests do not scan",
+            )))
+        }
+    }
+
+    fn put(number: u64) -> Batch {
+        let mut batch = Batch::new();
+        batch.put::<Numbers>(&number, &number);
+        batch
+    }
+
+    /// Lets one commit after the other through.
+    struct Gate(Mutex<mpsc::Receiver<()>>);
+
+    impl Observer for Gate {
+        fn committed(&self, _: Pos, _: &[Topic]) {
+            self.0.lock().recv().ok();
+        }
+    }
+
+    #[test]
+    fn a_failed_write_fails_its_whole_group_and_everything_after_it() {
+        let (engine, store) = Moody::store();
+        let (release, gate) = mpsc::channel();
+        store.observe(Arc::new(Gate(Mutex::new(gate))));
+        let first = store.commit(put(1));
+        while store.watermark() == Pos::ZERO {
+            std::thread::yield_now();
+        }
+        *engine.mood.lock() = Mood::Fails;
+        let group = [2, 3].map(|number| store.commit(put(number)));
+        let mut refused = put(4);
+        refused.expect::<Numbers>(&1, None);
+        let refused = store.commit(refused);
+        drop(release);
+        assert_eq!(first.wait().expect("still worked"), Pos(1));
+        for commit in group {
+            assert!(matches!(commit.wait(), Err(CommitError::Engine(_))));
+        }
+        assert!(matches!(
+            refused.wait(),
+            Err(CommitError::Expectation { .. })
+        ));
+        assert_eq!(store.watermark(), Pos(1));
+        assert_eq!(store.view().get::<Numbers>(&2).expect("readable"), None);
+        let fault = store.fault().expect("the failure is reported");
+        assert_eq!(fault.to_string(), "the disk is full");
+
+        *engine.mood.lock() = Mood::Works;
+        assert!(matches!(
+            store.commit(put(5)).wait(),
+            Err(CommitError::Engine(_))
+        ));
+        assert_eq!(
+            engine.commits.load(Ordering::SeqCst),
+            2,
+            "nothing is tried again"
+        );
+        assert_eq!(store.view().get::<Numbers>(&1).expect("readable"), Some(1));
+    }
+
+    #[test]
+    fn a_committer_that_panics_leaves_nobody_waiting() {
+        let (engine, store) = Moody::store();
+        *engine.mood.lock() = Mood::Panics;
+        let commits = [1, 2, 3].map(|number| store.commit(put(number)));
+        for commit in commits {
+            assert!(matches!(commit.wait(), Err(CommitError::Closed)));
+        }
+        assert!(matches!(
+            store.commit(put(4)).wait(),
+            Err(CommitError::Closed)
+        ));
+        store.close();
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    batch::Batch,
+    batch::{Batch, Expected},
     engine::{EngineError, ReadError, Snapshot, Tier, Write},
     error::CommitError,
 };
@@ -11,11 +11,19 @@ use crate::{
 /// Rows of a group that is being put together.
 pub(crate) struct Overlay<'a> {
     base: &'a dyn Snapshot,
-    /// The last edit of a key: its turn, and the value if it was not a delete.
-    rows: HashMap<(&'static str, &'a [u8]), (usize, Option<&'a [u8]>)>,
+    /// The last edit of each key, with its turn.
+    rows: HashMap<(&'static str, &'a [u8]), (usize, Edited<'a>)>,
     /// Deleted ranges (start inclusive, end exclusive) with their turns.
     ranges: Vec<(usize, &'static str, &'a [u8], &'a [u8])>,
     turn: usize,
+}
+
+/// What a group has made of a key.
+#[derive(Clone, Copy)]
+enum Edited<'a> {
+    Untouched,
+    Put(&'a [u8]),
+    Deleted,
 }
 
 impl<'a> Overlay<'a> {
@@ -32,20 +40,9 @@ impl<'a> Overlay<'a> {
     pub(crate) fn check(&self, batch: &Batch) -> Result<(), CommitError> {
         for expected in batch.expectations() {
             let holds = match self.edited(expected.table, expected.key) {
-                Some(value) => expected.holds(value),
-                None => {
-                    let mut holds = None;
-                    let mut visit = |stored: &[u8]| holds = Some(expected.holds(Some(stored)));
-                    self.base
-                        .get(expected.table, expected.key, Tier::Disk, &mut visit)
-                        .map_err(|error| match error {
-                            ReadError::Failed(error) => CommitError::Engine(error),
-                            ReadError::NotInMemory => CommitError::Engine(EngineError::new(
-                                "a blocking read did not reach the disk",
-                            )),
-                        })?;
-                    holds.unwrap_or_else(|| expected.holds(None))
-                }
+                Edited::Put(value) => expected.holds(Some(value)),
+                Edited::Deleted => expected.holds(None),
+                Edited::Untouched => self.holds_below(&expected)?,
             };
             if !holds {
                 return Err(CommitError::Expectation {
@@ -62,10 +59,11 @@ impl<'a> Overlay<'a> {
             self.turn += 1;
             match write {
                 Write::Put { table, key, value } => {
-                    self.rows.insert((table, key), (self.turn, Some(value)));
+                    self.rows
+                        .insert((table, key), (self.turn, Edited::Put(value)));
                 }
                 Write::Delete { table, key } => {
-                    self.rows.insert((table, key), (self.turn, None));
+                    self.rows.insert((table, key), (self.turn, Edited::Deleted));
                 }
                 Write::DeleteRange { table, start, end } => {
                     self.ranges.push((self.turn, table, start, end));
@@ -74,8 +72,22 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    /// What the group has made of a key, if it has touched it.
-    fn edited(&self, table: &'static str, key: &[u8]) -> Option<Option<&'a [u8]>> {
+    /// Whether an assumption holds for a row that the group has not touched.
+    fn holds_below(&self, expected: &Expected<'_>) -> Result<bool, CommitError> {
+        let mut holds = None;
+        let mut visit = |stored: &[u8]| holds = Some(expected.holds(Some(stored)));
+        self.base
+            .get(expected.table, expected.key, Tier::Disk, &mut visit)
+            .map_err(|error| match error {
+                ReadError::Failed(error) => error,
+                ReadError::NotInMemory => {
+                    EngineError::new("the engine did not go to the disk for a blocking read")
+                }
+            })?;
+        Ok(holds.unwrap_or_else(|| expected.holds(None)))
+    }
+
+    fn edited(&self, table: &'static str, key: &[u8]) -> Edited<'a> {
         let row = self.rows.get(&(table, key)).copied();
         let deleted_at = self
             .ranges
@@ -84,10 +96,10 @@ impl<'a> Overlay<'a> {
             .map(|(turn, ..)| *turn)
             .max();
         match (row, deleted_at) {
-            (Some((put_at, _)), Some(deleted_at)) if deleted_at > put_at => Some(None),
-            (Some((_, value)), _) => Some(value),
-            (None, Some(_)) => Some(None),
-            (None, None) => None,
+            (Some((edited_at, _)), Some(deleted_at)) if deleted_at > edited_at => Edited::Deleted,
+            (Some((_, edited)), _) => edited,
+            (None, Some(_)) => Edited::Deleted,
+            (None, None) => Edited::Untouched,
         }
     }
 }

@@ -54,8 +54,8 @@ impl Queue {
         }
     }
 
-    /// Appends a job, or gives it back with the reason why no more are taken.
-    pub(crate) fn push(&self, job: Job) -> Result<(), (Job, CommitError)> {
+    /// Appends a job, or says why no more are taken.
+    pub(crate) fn push(&self, job: Job) -> Result<(), CommitError> {
         let mut state = self.state.lock();
         while state.weight >= self.bound
             && state.closed.is_none()
@@ -64,7 +64,7 @@ impl Queue {
             self.emptied.wait(&mut state);
         }
         if let Some(reason) = &state.closed {
-            return Err((job, reason.clone()));
+            return Err(reason.clone());
         }
         state.weight += job.batch.weight();
         state.jobs.push_back(job);
@@ -165,7 +165,7 @@ mod tests {
             assert!(queue.push(job()).is_ok());
         }
         queue.close(CommitError::Closed);
-        assert!(matches!(queue.push(job()), Err((_, CommitError::Closed))));
+        assert!(matches!(queue.push(job()), Err(CommitError::Closed)));
         assert_eq!(queue.next_group().expect("drains").len(), GROUP_BATCHES);
         assert_eq!(queue.next_group().expect("drains").len(), 1);
         assert!(queue.next_group().is_none());

@@ -5,26 +5,25 @@ use std::{
     fmt,
     panic::resume_unwind,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Instant,
 };
 
-use arc_swap::ArcSwap;
 use myelin_types::Pos;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::{
     batch::Batch,
     committer::{self, Commit, Observer, Shared},
-    counters::{Counters, Memory, Tallies, add},
-    engine::{EngineError, META, Tier},
+    counters::{Counters, Memory, add},
+    engine::{Engine, EngineError, META, Tier},
     error::{CommitError, OpenError, StoreError},
-    queue::{Job, Queue},
+    queue::Job,
     rocks,
     table::TableSpec,
-    view::{Published, View},
+    view::View,
 };
 
 /// What a store needs to know to open.
@@ -61,21 +60,17 @@ impl Store {
             return Err(OpenError::TableName { table: spec.name });
         }
         let (engine, pos) = rocks::open(dir, &options)?;
-        let tallies = Arc::new(Tallies::default());
-        let published = Published {
-            pos,
-            snapshot: engine.snapshot(),
-            tallies: Arc::clone(&tallies),
-        };
-        let shared = Arc::new(Shared {
-            engine,
-            queue: Queue::new(options.memory_budget / 8),
-            published: ArcSwap::from_pointee(published),
-            watch: watch::Sender::new(pos),
-            observers: RwLock::default(),
-            tallies,
-            fault: OnceLock::new(),
-        });
+        Self::over(engine, pos, options.memory_budget / 8)
+    }
+
+    /// A store over an engine whose last batch is at `pos`.
+    pub(crate) fn over(
+        engine: Arc<dyn Engine>,
+        pos: Pos,
+        queue_bytes: usize,
+    ) -> Result<Store, OpenError> {
+        committer::describe_metrics();
+        let shared = Arc::new(Shared::new(engine, pos, queue_bytes));
         let committer = thread::Builder::new()
             .name("committer".to_owned())
             .spawn({
@@ -165,7 +160,7 @@ impl Store {
         };
         match self.shared().queue.push(job) {
             Ok(()) => Commit::queued(outcome),
-            Err((_, reason)) => Commit::refused(reason),
+            Err(reason) => Commit::refused(reason),
         }
     }
 

@@ -21,6 +21,9 @@ use crate::{
     value,
 };
 
+/// Key and value of a row of table `T`.
+type RowOf<T> = (<T as Table>::Key, <T as Table>::Value);
+
 /// What the committer publishes after each of its writes.
 pub(crate) struct Published {
     pub(crate) pos: Pos,
@@ -102,7 +105,7 @@ impl View {
     pub fn scan<T: Table>(
         &self,
         scan: Scan,
-    ) -> impl Iterator<Item = Result<(T::Key, T::Value), StoreError>> + '_ {
+    ) -> impl Iterator<Item = Result<RowOf<T>, StoreError>> + '_ {
         self.rows(T::NAME, scan, decode_row::<T>)
     }
 
@@ -115,10 +118,7 @@ impl View {
     }
 
     /// The greatest row whose key begins with the fields of `prefix`.
-    pub fn prefix_last<T: Table>(
-        &self,
-        prefix: &impl Key,
-    ) -> Result<Option<(T::Key, T::Value)>, StoreError> {
+    pub fn prefix_last<T: Table>(&self, prefix: &impl Key) -> Result<Option<RowOf<T>>, StoreError> {
         self.scan::<T>(Scan::prefix(prefix).reverse().limit(1))
             .next()
             .transpose()
@@ -223,7 +223,7 @@ impl<R> Iterator for Rows<'_, R> {
     }
 }
 
-fn decode_row<T: Table>(key: &[u8], value: &[u8]) -> Result<(T::Key, T::Value), StoreError> {
+fn decode_row<T: Table>(key: &[u8], value: &[u8]) -> Result<RowOf<T>, StoreError> {
     Ok((decode_key::<T>(key)?, decode_value::<T>(value)?))
 }
 

@@ -32,10 +32,8 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<(Arc<dyn Engine>, Po
         dir: dir.to_owned(),
         source,
     };
-    let settings = profile::database(&pools).map_err(engine_error)?;
+    let mut settings = profile::database(&pools).map_err(engine_error)?;
     let found = inspect(dir, options, &settings)?;
-
-    let mut settings = settings;
     let mut names: Vec<&str> = vec![META];
     names.extend(options.tables.iter().map(|spec| spec.name));
     match &found {
@@ -140,9 +138,10 @@ fn inspect(dir: &Path, options: &Options, settings: &DbOptions) -> Result<Found,
 
 /// Whether RocksDB makes a file of this name before a database exists (`CURRENT` comes last), or a file system does.
 fn is_unfinished(name: &str) -> bool {
+    let extension = Path::new(name).extension();
     matches!(name, "LOCK" | "IDENTITY" | "lost+found")
         || name.starts_with("MANIFEST-")
-        || name.ends_with(".dbtmp")
+        || extension.is_some_and(|extension| extension == "dbtmp")
 }
 
 /// Makes the database ours at this schema, and finds the position of the last commit.

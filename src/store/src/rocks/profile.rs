@@ -41,7 +41,7 @@ pub(crate) fn database(pools: &Pools) -> Result<Options, EngineError> {
         LogLevel::Warn,
         |level, message| match level {
             LogLevel::Error | LogLevel::Fatal => {
-                tracing::error!(engine = message.trim_end(), "the engine reports")
+                tracing::error!(engine = message.trim_end(), "the engine reports");
             }
             _ => tracing::info!(engine = message.trim_end(), "the engine reports"),
         },

@@ -1,2 +1,106 @@
-//! What developers and CI run.
-fn main() {}
+//! `cargo xtask`: what developers and CI run. It builds in seconds, so that a clone can be set up by it: no crate of the
+//! server and nothing in C++ is among its dependencies.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool speaks to the person at the terminal"
+)]
+
+mod ci;
+mod complement;
+mod engine;
+mod failure;
+mod image;
+mod machine;
+mod process;
+mod sdk;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Outcome;
+
+/// The tasks of the Myelin repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building needs, build, and run a homeserver with its default configuration.
+    Serve {
+        /// Passed on to `myelin serve`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run every test: the workspace's own, then the client SDKs against the built server.
+    Test {
+        /// Fail when the SDK tests cannot be prepared, instead of leaving them out with a note.
+        #[arg(long, conflicts_with = "no_sdk")]
+        sdk: bool,
+        /// Leave the SDK tests out.
+        #[arg(long)]
+        no_sdk: bool,
+    },
+    /// Everything CI checks: formatting, tidiness, lints, tests, the Complement image.
+    Ci,
+    /// Check what the compiler does not: file headers and lengths, the crate list, layering, strings that must not appear.
+    Tidy,
+    /// Build the image that Complement starts.
+    ComplementImage,
+    /// Run Complement from a checkout of it, one package after the other.
+    Complement(complement::suite::Options),
+    /// Compare a run of Complement with the committed results and rewrite the lines of the tests that ran.
+    ComplementRecord {
+        /// What `go test -json` printed.
+        file: PathBuf,
+        /// Why a test that passed may be recorded as not passing; belongs into the commit message.
+        #[arg(long)]
+        reason: Option<String>,
+        /// Drop recorded subtests that did not appear although the test they belong to ran.
+        #[arg(long)]
+        prune: bool,
+    },
+    /// Check the committed results without running anything, and print where each area stands.
+    ComplementCheck,
+    /// Start the Complement image once and see it answer on both of its ports.
+    ImageCheck,
+}
+
+fn run(task: Task) -> Outcome {
+    match task {
+        Task::Serve { arguments } => machine::serve(&arguments),
+        Task::Test { sdk, no_sdk } => {
+            test::run(sdk::Wish::from_flags(sdk, no_sdk)).and_then(|report| report.close())
+        }
+        Task::Ci => ci::run(),
+        Task::Tidy => tidy::run(),
+        Task::ComplementImage => image::build(),
+        Task::Complement(options) => complement::suite::run(&options),
+        Task::ComplementRecord {
+            file,
+            reason,
+            prune,
+        } => complement::record::run(&file, reason.as_deref(), prune),
+        Task::ComplementCheck => complement::check(),
+        Task::ImageCheck => image::check(),
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("\nxtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

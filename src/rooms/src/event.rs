@@ -1,0 +1,278 @@
+//! Stored events, decoded once and shared; and the nodes of state trees.
+
+use std::{
+    collections::HashSet,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use myelin_data::rooms::{Bytes, EventHeader, EventIds, EventRecord, Events, StateNodes};
+use myelin_rules::{Pdu, RoomVersion};
+use myelin_state::{CachedNodes, Node, NodeHash, Nodes, TreeError};
+use myelin_store::{CodecError, RowPart, StoreError, Table, View};
+use myelin_types::{EventNum, Pos, RoomNum};
+use parking_lot::RwLock;
+use quick_cache::{Weighter, sync::Cache};
+use ruma::EventId;
+
+use crate::Rooms;
+
+/// What an event takes in memory besides its text: the decoded fields, the header, the cache's own row.
+const EVENT_OVERHEAD: u64 = 512;
+
+/// A stored event, decoded. Redacted ones come pruned.
+#[derive(Clone)]
+pub struct Event {
+    /// Its room.
+    pub room: RoomNum,
+    /// Its number.
+    pub num: EventNum,
+    /// The position of the batch that stored it; [`Pos::AT_COMMIT`] before it is durable.
+    pub pos: Pos,
+    /// What the server knows of it besides its own text.
+    pub header: EventHeader,
+    /// The event itself.
+    pub pdu: Pdu,
+}
+
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Event")
+            .field("room", &self.room)
+            .field("num", &self.num)
+            .field("pos", &self.pos)
+            .field("event_id", &self.header.event_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Event {
+    fn decode(
+        version: RoomVersion,
+        room: RoomNum,
+        num: EventNum,
+        record: EventRecord,
+    ) -> Result<Event, StoreError> {
+        let damaged = |what| StoreError::Codec {
+            table: Events::NAME,
+            part: RowPart::Value,
+            source: CodecError::Invalid(what),
+        };
+        let json = std::str::from_utf8(&record.json).map_err(|_| damaged("event is not UTF-8"))?;
+        let pdu = Pdu::from_stored(version, &record.header.event_id, json)
+            .map_err(|_| damaged("event does not parse"))?;
+        Ok(Event {
+            room,
+            num,
+            pos: record.pos,
+            header: record.header,
+            pdu,
+        })
+    }
+
+    /// The row that stores this event.
+    pub(crate) fn record(&self) -> EventRecord {
+        EventRecord {
+            pos: self.pos,
+            header: self.header.clone(),
+            json: self.pdu.json().as_bytes().to_vec(),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct ByText;
+
+impl Weighter<EventNum, Arc<Event>> for ByText {
+    fn weight(&self, _: &EventNum, event: &Arc<Event>) -> u64 {
+        // The text is there twice once its content was asked for.
+        2 * event.pdu.json().len() as u64 + EVENT_OVERHEAD
+    }
+}
+
+/// Decoded events by number, bounded by the bytes of their texts.
+///
+/// An event changes once in its life, when it is redacted. From the moment its redaction is queued until it is durable
+/// the event is not cached; after that, only views that contain the redaction may put it in again.
+pub(crate) struct EventCache {
+    events: Cache<EventNum, Arc<Event>, ByText>,
+    /// Events whose redaction is on its way to the disk.
+    being_redacted: RwLock<HashSet<EventNum>>,
+    /// The position of the newest redaction: what an older view read may not be cached.
+    last_redaction: AtomicU64,
+}
+
+impl EventCache {
+    pub(crate) fn new(bytes: u64) -> Self {
+        let items = usize::try_from(bytes / 2048).unwrap_or(usize::MAX).max(64);
+        Self {
+            events: Cache::with_weighter(items, bytes, ByText),
+            being_redacted: RwLock::default(),
+            last_redaction: AtomicU64::new(0),
+        }
+    }
+
+    fn get(&self, num: EventNum) -> Option<Arc<Event>> {
+        self.events.get(&num)
+    }
+
+    fn may_hold(&self, num: EventNum, as_of: Pos) -> bool {
+        as_of.0 >= self.last_redaction.load(Ordering::SeqCst)
+            && !self.being_redacted.read().contains(&num)
+    }
+
+    /// Caches an event as a view at `as_of` shows it.
+    pub(crate) fn insert(&self, event: &Arc<Event>, as_of: Pos) {
+        let num = event.num;
+        if !self.may_hold(num, as_of) {
+            return;
+        }
+        self.events.insert(num, Arc::clone(event));
+        // A redaction may have begun, or even ended, between the check and the insertion.
+        if !self.may_hold(num, as_of) {
+            self.events.remove(&num);
+        }
+    }
+
+    /// The event's redaction is about to be queued.
+    pub(crate) fn redacting(&self, num: EventNum) {
+        self.being_redacted.write().insert(num);
+        self.events.remove(&num);
+    }
+
+    /// The event's redaction is durable at `pos`, or has failed (`None`).
+    pub(crate) fn redacted(&self, num: EventNum, pos: Option<Pos>) {
+        if let Some(pos) = pos {
+            self.last_redaction.fetch_max(pos.0, Ordering::SeqCst);
+        }
+        self.being_redacted.write().remove(&num);
+    }
+
+    /// The bytes that the cached events take, by estimate.
+    pub(crate) fn used(&self) -> u64 {
+        self.events.weight()
+    }
+}
+
+/// The nodes of one room's state trees as a view has them, through the shared cache.
+#[derive(Clone, Copy)]
+pub struct TreeNodes<'a> {
+    cache: CachedNodes<'a, StoredNodes<'a>>,
+}
+
+#[derive(Clone, Copy)]
+struct StoredNodes<'a> {
+    view: &'a View,
+    room: RoomNum,
+}
+
+impl Nodes for StoredNodes<'_> {
+    type Error = StoreError;
+
+    fn node(&self, hash: NodeHash) -> Result<Arc<Node>, TreeError<StoreError>> {
+        let stored = self
+            .view
+            .get::<StateNodes>(&(self.room, hash.0))
+            .map_err(TreeError::Store)?;
+        Node::found(hash, stored.as_ref().map(|Bytes(bytes)| bytes.as_slice()))
+    }
+}
+
+impl Nodes for TreeNodes<'_> {
+    type Error = StoreError;
+
+    fn node(&self, hash: NodeHash) -> Result<Arc<Node>, TreeError<StoreError>> {
+        self.cache.node(hash)
+    }
+}
+
+/// A tree that cannot be read is a damaged table of nodes.
+pub(crate) fn tree_error(error: TreeError<StoreError>) -> StoreError {
+    match error {
+        TreeError::Store(error) => error,
+        TreeError::Missing { .. } => StoreError::Missing(StateNodes::NAME),
+        TreeError::Corrupt { .. } => StoreError::Codec {
+            table: StateNodes::NAME,
+            part: RowPart::Value,
+            source: CodecError::Invalid("state node does not decode"),
+        },
+    }
+}
+
+impl Rooms {
+    /// An event by number.
+    pub fn event(
+        &self,
+        view: &View,
+        room: RoomNum,
+        event: EventNum,
+    ) -> Result<Option<Arc<Event>>, StoreError> {
+        Ok(self.events(view, room, &[event])?.pop().flatten())
+    }
+
+    /// Many events by number, in the order asked for, in one read of the store.
+    pub fn events(
+        &self,
+        view: &View,
+        room: RoomNum,
+        events: &[EventNum],
+    ) -> Result<Vec<Option<Arc<Event>>>, StoreError> {
+        let mut found: Vec<Option<Arc<Event>>> = events
+            .iter()
+            .map(|num| self.0.events.get(*num).filter(|event| event.room == room))
+            .collect();
+        let missing: Vec<(RoomNum, EventNum)> = events
+            .iter()
+            .zip(&found)
+            .filter(|(_, event)| event.is_none())
+            .map(|(num, _)| (room, *num))
+            .collect();
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        let version = self.handle(view, room)?.version;
+        let mut records = view.multi_get::<Events>(&missing)?.into_iter();
+        for (slot, num) in found
+            .iter_mut()
+            .zip(events)
+            .filter(|(slot, _)| slot.is_none())
+        {
+            if let Some(record) = records.next().flatten() {
+                let event = Arc::new(Event::decode(version, room, *num, record)?);
+                self.0.events.insert(&event, view.pos());
+                *slot = Some(event);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The number of an event of this room.
+    pub fn event_num(
+        &self,
+        view: &View,
+        room: RoomNum,
+        event_id: &EventId,
+    ) -> Result<Option<EventNum>, StoreError> {
+        let number = view.get::<EventIds>(&(room, event_id.to_string()))?;
+        Ok(number.map(|number| number.0))
+    }
+
+    /// The nodes of the room's state trees, for the functions of `myelin_state`.
+    pub fn nodes<'a>(&'a self, view: &'a View, room: RoomNum) -> TreeNodes<'a> {
+        TreeNodes {
+            cache: CachedNodes::new(&self.0.nodes, StoredNodes { view, room }),
+        }
+    }
+}
+
+/// The version that a room's row names.
+pub(crate) fn stored_version(version: &str) -> Result<RoomVersion, StoreError> {
+    RoomVersion::from_str(version).map_err(|_| StoreError::Codec {
+        table: myelin_data::rooms::Rooms::NAME,
+        part: RowPart::Value,
+        source: CodecError::Invalid("room version is not supported"),
+    })
+}

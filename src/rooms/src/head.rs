@@ -1,0 +1,226 @@
+//! The decoded current state of a room, as far as writers need it: kept up by every event that is appended.
+
+use std::sync::Arc;
+
+use myelin_data::rooms::{Head, Place};
+use myelin_rules::{
+    EventRef, Membership, Pdu, PowerLevels, RoomVersion,
+    auth::{Create, JoinRule},
+    version::EventIdFormat,
+    visibility::HistoryVisibility,
+};
+use myelin_state::Root;
+use myelin_types::EventNum;
+
+use crate::event::Event;
+
+/// The state events with an empty state key that are kept decoded. `m.room.create` comes first.
+pub(crate) const KEPT: [&str; 11] = [
+    "m.room.create",
+    "m.room.power_levels",
+    "m.room.join_rules",
+    "m.room.history_visibility",
+    "m.room.guest_access",
+    "m.room.name",
+    "m.room.topic",
+    "m.room.avatar",
+    "m.room.canonical_alias",
+    "m.room.encryption",
+    "m.room.tombstone",
+];
+
+/// Those of [`KEPT`] that somebody who is invited is shown (client-server specification, "Stripped state").
+pub(crate) const SHOWN_TO_INVITED: [&str; 7] = [
+    "m.room.create",
+    "m.room.join_rules",
+    "m.room.canonical_alias",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.encryption",
+];
+
+/// The current state of a room, or of a room that is about to be made, which has nothing yet.
+#[derive(Clone, Debug)]
+pub(crate) struct RoomState {
+    /// The room's version.
+    pub(crate) version: RoomVersion,
+    /// Where the next event attaches; none before the create event.
+    pub(crate) head: Option<Head>,
+    kept: [Option<Arc<Event>>; KEPT.len()],
+    /// The forward extremities as events, in versions whose references carry hashes.
+    tips: Vec<Pdu>,
+    levels: Option<PowerLevels>,
+}
+
+impl RoomState {
+    /// The state of a room without events.
+    pub(crate) fn empty(version: RoomVersion) -> Self {
+        Self {
+            version,
+            head: None,
+            kept: Default::default(),
+            tips: Vec::new(),
+            levels: None,
+        }
+    }
+
+    /// The state at a stored head. `kept` are the events of [`KEPT`], in its order; `tips` the extremities' events.
+    pub(crate) fn at(
+        version: RoomVersion,
+        head: Head,
+        kept: [Option<Arc<Event>>; KEPT.len()],
+        tips: Vec<Pdu>,
+    ) -> Self {
+        let mut state = Self {
+            version,
+            head: Some(head),
+            kept,
+            tips,
+            levels: None,
+        };
+        state.derive_levels();
+        state
+    }
+
+    fn derive_levels(&mut self) {
+        self.levels = self
+            .create()
+            .map(|create| PowerLevels::new(create, self.kept("m.room.power_levels")));
+    }
+
+    /// The root of the state.
+    pub(crate) fn root(&self) -> Root {
+        self.head.as_ref().map_or(Root::EMPTY, Head::root)
+    }
+
+    /// The place of the next event.
+    pub(crate) fn next_place(&self) -> Place {
+        self.head.as_ref().map_or(
+            Place {
+                segment: 1,
+                index: 0,
+            },
+            |head| head.last.next(),
+        )
+    }
+
+    /// What the next event's `prev_events` are.
+    pub(crate) fn prev_events(&self) -> Vec<EventRef> {
+        if !self.tips.is_empty() {
+            return self.tips.iter().map(EventRef::from).collect();
+        }
+        self.head
+            .iter()
+            .flat_map(|head| &head.extremities)
+            .map(|(_, event_id)| EventRef::id(event_id.clone()))
+            .collect()
+    }
+
+    /// The depth of the next event.
+    pub(crate) fn next_depth(&self) -> i64 {
+        self.head.as_ref().map_or(1, |head| {
+            i64::try_from(head.depth).unwrap_or(i64::MAX).saturating_add(1)
+        })
+    }
+
+    /// Whether references to events carry their hashes, so that the extremities are needed as events.
+    pub(crate) fn needs_tips(version: RoomVersion) -> bool {
+        version.rules().event_id == EventIdFormat::Opaque
+    }
+
+    /// Whether events of this type with an empty state key are kept.
+    pub(crate) fn keeps(event_type: &str, state_key: &str) -> bool {
+        state_key.is_empty() && KEPT.contains(&event_type)
+    }
+
+    /// A kept event of this type.
+    pub(crate) fn kept_event(&self, event_type: &str) -> Option<&Arc<Event>> {
+        let index = KEPT.iter().position(|kept| *kept == event_type)?;
+        self.kept[index].as_ref()
+    }
+
+    fn kept(&self, event_type: &str) -> Option<&Pdu> {
+        self.kept_event(event_type).map(|event| &event.pdu)
+    }
+
+    /// The create event.
+    pub(crate) fn create(&self) -> Option<&Pdu> {
+        self.kept(KEPT[0])
+    }
+
+    /// What the create event decides.
+    pub(crate) fn create_content(&self) -> Option<Create> {
+        self.create().map(Create::of)
+    }
+
+    /// The power levels in force.
+    pub(crate) fn levels(&self) -> Option<&PowerLevels> {
+        self.levels.as_ref()
+    }
+
+    /// Whether a user may send state of this type. Says nothing about membership.
+    pub(crate) fn may_send_state(&self, user: &str, event_type: &str) -> bool {
+        self.levels
+            .as_ref()
+            .is_some_and(|levels| levels.may_send(user, event_type, true))
+    }
+
+    /// Who may join.
+    pub(crate) fn join_rule(&self) -> JoinRule {
+        self.kept("m.room.join_rules")
+            .map_or_else(JoinRule::default, JoinRule::of)
+    }
+
+    /// Who may read.
+    pub(crate) fn history_visibility(&self) -> HistoryVisibility {
+        let event = self.kept("m.room.history_visibility");
+        HistoryVisibility::from_value(
+            event
+                .and_then(|event| event.content().get("history_visibility"))
+                .and_then(|value| value.as_str()),
+        )
+    }
+
+    /// Takes in an event that was appended at the head: what is kept, and the extremities' events. The head itself is
+    /// the pipeline's.
+    pub(crate) fn advance(&mut self, event: &Arc<Event>) {
+        if Self::needs_tips(self.version) {
+            self.tips = vec![event.pdu.clone()];
+        }
+        if event.pdu.state_key() == Some("") {
+            self.set_kept(event);
+        }
+    }
+
+    /// Replaces an event that was pruned.
+    pub(crate) fn pruned(&mut self, event: &Arc<Event>) {
+        let is_current = |num: EventNum| {
+            self.kept
+                .iter()
+                .flatten()
+                .any(|kept| kept.num == num)
+        };
+        if is_current(event.num) {
+            self.set_kept(event);
+        }
+    }
+
+    fn set_kept(&mut self, event: &Arc<Event>) {
+        let Some(index) = KEPT
+            .iter()
+            .position(|kept| *kept == event.pdu.event_type())
+        else {
+            return;
+        };
+        self.kept[index] = Some(Arc::clone(event));
+        if index < 2 {
+            self.derive_levels();
+        }
+    }
+}
+
+/// The membership that an event gives, [`Membership::Leave`] if there is none.
+pub(crate) fn membership_of(member: Option<&Arc<Event>>) -> Membership {
+    member.map_or(Membership::Leave, |event| Membership::of(&event.pdu))
+}

@@ -1,0 +1,234 @@
+//! Getting into a room: invitations, joining, knocking.
+
+use myelin_data::rooms::{Membership as Stored, RoomMembers};
+use myelin_rules::{Membership, auth::JoinRule};
+use myelin_store::{Scan, StoreError};
+use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId};
+use serde_json::Value;
+
+use super::{Enter, Invite, InviteError, JoinError, KnockError, content};
+use crate::{
+    AppendError, Failure, JsonObject, Rooms, error::LockError, head::membership_of,
+    pipeline::RoomGuard,
+};
+
+/// How many members are looked at when one is sought who may let somebody in.
+const MOST_CANDIDATES: usize = 5_000;
+
+impl Rooms {
+    /// Invites a local user (`POST /rooms/{roomId}/invite`).
+    pub async fn invite(&self, request: Invite) -> Result<OwnedEventId, InviteError> {
+        let rooms = self.clone();
+        self.run(async move {
+            let guard = rooms.lock_known(&request.room_id).await?;
+            let mut content = content(
+                Stored::Invite,
+                Some(&request.profile),
+                request.reason.as_deref(),
+            );
+            if request.is_direct {
+                content.insert("is_direct".to_owned(), true.into());
+            }
+            let event_id = guard.invite(&request.sender, &request.target, content).await?;
+            Ok(event_id)
+        })
+        .await
+    }
+
+    /// Joins a room (`POST /rooms/{roomId}/join`). Joining twice is one join: the first event's id is answered.
+    pub async fn join(&self, request: Enter) -> Result<OwnedEventId, JoinError> {
+        let rooms = self.clone();
+        self.run(async move {
+            let guard = rooms.lock_known(&request.room_id).await?;
+            if let Some(member) = guard.member(&request.user).await?
+                && Membership::of(&member.pdu) == Membership::Join
+            {
+                return Ok(guard.already(&member)?.durable().await?);
+            }
+            let content = content(
+                Stored::Join,
+                Some(&request.profile),
+                request.reason.as_deref(),
+            );
+            Ok(guard.join(&request.user, content).await?)
+        })
+        .await
+    }
+
+    /// Knocks on a room (`POST /knock/{roomIdOrAlias}`).
+    pub async fn knock(&self, request: Enter) -> Result<OwnedEventId, KnockError> {
+        let rooms = self.clone();
+        self.run(async move {
+            let guard = rooms.lock_known(&request.room_id).await?;
+            let content = content(
+                Stored::Knock,
+                Some(&request.profile),
+                request.reason.as_deref(),
+            );
+            let sent = guard
+                .send_member(&request.user, &request.user, content)
+                .await?;
+            Ok(sent.durable().await?)
+        })
+        .await
+    }
+
+    /// The guard of a room, if this server knows it.
+    pub(crate) async fn lock_known(&self, room_id: &RoomId) -> Result<RoomGuard, LockError> {
+        match self.find_now(room_id).await? {
+            Some(handle) => Ok(self.lock(&handle).await?),
+            None => Err(LockError::RoomNotFound),
+        }
+    }
+}
+
+
+impl RoomGuard {
+    /// Invites a local user with this content, and waits until that is durable.
+    pub(crate) async fn invite(
+        self,
+        sender: &UserId,
+        target: &UserId,
+        content: JsonObject,
+    ) -> Result<OwnedEventId, InviteError> {
+        if !self.rooms.is_local(target) {
+            return Err(InviteError::RemoteTarget(target.to_owned()));
+        }
+        let sent = self.send_member(sender, target, content).await?;
+        Ok(sent.durable().await?)
+    }
+
+    /// Joins a local user with this content, and waits until that is durable. Where members of other rooms may join,
+    /// somebody who vouches for that is found.
+    pub(crate) async fn join(
+        self,
+        user: &UserId,
+        mut content: JsonObject,
+    ) -> Result<OwnedEventId, AppendError> {
+        content.remove("join_authorised_via_users_server");
+        if let Some(authoriser) = self.authoriser(user).await? {
+            content.insert(
+                "join_authorised_via_users_server".to_owned(),
+                authoriser.as_str().into(),
+            );
+        }
+        let sent = self.send_member(user, user, content).await?;
+        Ok(sent.durable().await?)
+    }
+
+    /// The local member in whose name a user is let in because of his membership of another room; none if that is not
+    /// needed or not possible, which the rules then decide.
+    async fn authoriser(&self, user: &UserId) -> Result<Option<OwnedUserId>, Failure> {
+        if !matches!(
+            self.state().join_rule(),
+            JoinRule::Restricted | JoinRule::KnockRestricted
+        ) {
+            return Ok(None);
+        }
+        let member = self.member(user).await?;
+        if matches!(
+            membership_of(member.as_ref()),
+            Membership::Join | Membership::Invite
+        ) || !self.is_member_of_allowed(user).await?
+        {
+            return Ok(None);
+        }
+        self.inviter().await
+    }
+
+    /// Whether a user is joined to one of the rooms that the join rules allow. Only rooms that this server is in can
+    /// be looked at.
+    async fn is_member_of_allowed(&self, user: &UserId) -> Result<bool, Failure> {
+        let Some(join_rules) = self.state().kept_event("m.room.join_rules").cloned() else {
+            return Ok(false);
+        };
+        let (rooms, user) = (self.rooms.clone(), user.to_owned());
+        let answer = self
+            .rooms
+            .0
+            .store
+            .read(move |view| {
+                let allow = join_rules.pdu.content().get("allow");
+                for condition in allow.and_then(Value::as_array).into_iter().flatten() {
+                    let field = |key| condition.get(key).and_then(Value::as_str);
+                    let (Some("m.room_membership"), Some(room_id)) =
+                        (field("type"), field("room_id"))
+                    else {
+                        continue;
+                    };
+                    let Ok(room_id) = <&RoomId>::try_from(room_id) else {
+                        continue;
+                    };
+                    if let Some(room) = rooms.0.interner.find_room(view, room_id)?
+                        && rooms.joined_user(view, room, &user)?.is_some()
+                    {
+                        return Ok(true);
+                    }
+                }
+                Ok::<_, StoreError>(false)
+            })
+            .await?;
+        Ok(answer)
+    }
+
+    /// A local member who may invite. Those with a level of their own are tried first: they are few, and most likely to
+    /// have the power.
+    async fn inviter(&self) -> Result<Option<OwnedUserId>, Failure> {
+        let Some(levels) = self.state().levels().cloned() else {
+            return Ok(None);
+        };
+        let rooms = self.rooms.clone();
+        let may_invite = move |user: &UserId| {
+            rooms.is_local(user) && levels.user(user.as_str()) >= levels.invite()
+        };
+        for user in self.users_with_levels() {
+            if may_invite(&user)
+                && membership_of(self.member(&user).await?.as_ref()) == Membership::Join
+            {
+                return Ok(Some(user));
+            }
+        }
+        let (rooms, room) = (self.rooms.clone(), self.num());
+        let found = self
+            .rooms
+            .0
+            .store
+            .read(move |view| {
+                let joined = Scan::prefix(&(room, Stored::Join)).limit(MOST_CANDIDATES);
+                for row in view.scan::<RoomMembers>(joined) {
+                    let ((_, _, num), _) = row?;
+                    let user = rooms.0.interner.user_id(view, num)?;
+                    if may_invite(&user) {
+                        return Ok(Some(user));
+                    }
+                }
+                Ok::<_, StoreError>(None)
+            })
+            .await?;
+        // The view may be older than the room's head: whoever it names must still be there.
+        match found {
+            Some(user)
+                if membership_of(self.member(&user).await?.as_ref()) == Membership::Join =>
+            {
+                Ok(Some(user))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The room's creators, and the users that its power levels name.
+    fn users_with_levels(&self) -> Vec<OwnedUserId> {
+        let mut users: Vec<String> = Vec::new();
+        if let Some(create) = self.state().create_content() {
+            users.extend(create.creator);
+            users.extend(create.additional_creators);
+        }
+        let levels = self.state().kept_event("m.room.power_levels");
+        let named = levels.and_then(|event| event.pdu.content().get("users")?.as_object());
+        users.extend(named.into_iter().flat_map(|users| users.keys().cloned()));
+        users
+            .into_iter()
+            .filter_map(|user| OwnedUserId::try_from(user).ok())
+            .collect()
+    }
+}

@@ -1,0 +1,388 @@
+//! Appending an event of our own: selecting its auth events, building and signing it, authorising it against the
+//! current state, and everything that becomes true with it.
+
+use std::sync::Arc;
+
+use myelin_data::rooms::{
+    EventHeader, EventIds, EventNumber, EventStatus, Events, Head, Membership as Stored,
+    RoomMembers, SentBy, StateNodes, StrippedStates, Timeline, TimelineEntry, UserRoom, UserRooms,
+};
+use myelin_data::{Present, RawJson, rooms::Bytes, topic::Changed};
+use myelin_rules::{
+    BuildError, EventBuilder, EventRef, Membership, ParseError, Pdu, Rules,
+    auth::{self, AuthEvents},
+};
+use myelin_store::StoreError;
+use myelin_types::{EventNum, Pos, UserNum};
+use ruma::{OwnedUserId, UserId};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{guard::RoomGuard, traits};
+use crate::{
+    AppendError, Failure, JsonObject,
+    event::{Event, tree_error},
+    head::SHOWN_TO_INVITED,
+};
+
+/// An event that is to be sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) sender: OwnedUserId,
+    pub(crate) event_type: String,
+    pub(crate) state_key: Option<String>,
+    pub(crate) content: JsonObject,
+    /// For redactions: the event to redact.
+    pub(crate) redacts: Option<String>,
+    /// Which request it comes from.
+    pub(crate) sent_by: Option<SentBy>,
+}
+
+impl Draft {
+    /// A state event.
+    pub(crate) fn state(
+        sender: &UserId,
+        event_type: &str,
+        state_key: &str,
+        content: JsonObject,
+    ) -> Self {
+        Self {
+            sender: sender.to_owned(),
+            event_type: event_type.to_owned(),
+            state_key: Some(state_key.to_owned()),
+            content,
+            redacts: None,
+            sent_by: None,
+        }
+    }
+}
+
+impl From<BuildError> for AppendError {
+    fn from(error: BuildError) -> Self {
+        let text = error.to_string();
+        match error {
+            BuildError::Format(format @ (ParseError::TooLarge | ParseError::TooLong(_))) => {
+                AppendError::TooLarge(format.to_string())
+            }
+            BuildError::Format(format) => AppendError::Malformed(format.to_string()),
+            BuildError::MissingHash => AppendError::Malformed(text),
+        }
+    }
+}
+
+/// The users whose rows an event needs, by number.
+struct Numbered {
+    sender: UserNum,
+    /// The user whose membership it is.
+    target: Option<(OwnedUserId, UserNum)>,
+}
+
+impl RoomGuard {
+    /// Builds an event, and appends it if the room's rules allow it.
+    pub(crate) async fn append(&mut self, draft: Draft) -> Result<Arc<Event>, AppendError> {
+        let rules: &Rules = self.handle().version.rules();
+        let keys = auth::auth_types(
+            rules.version,
+            &draft.event_type,
+            draft.sender.as_str(),
+            draft.state_key.as_deref(),
+            &draft.content,
+        );
+        let keys: Vec<(&str, &str)> = keys.iter().map(|(kind, key)| (*kind, key.as_str())).collect();
+        let auth: Vec<Arc<Event>> = self
+            .state_events(&keys)
+            .await?
+            .into_iter()
+            .flatten()
+            .collect();
+        let builder = EventBuilder {
+            room_id: Some(self.handle().room.room_id.clone()),
+            sender: draft.sender.to_string(),
+            event_type: draft.event_type,
+            state_key: draft.state_key,
+            content: draft.content,
+            redacts: draft.redacts,
+            prev_events: self.state.prev_events(),
+            auth_events: auth.iter().map(|event| EventRef::from(&event.pdu)).collect(),
+            depth: self.state.next_depth(),
+            origin_server_ts: self.rooms.0.clock.now(),
+        };
+        let pdu = builder.sign(rules.version, &self.rooms.0.signer)?;
+        let auth = auth.into_iter().map(|event| event.pdu.clone());
+        self.append_built(pdu, auth, draft.sent_by).await
+    }
+
+    /// Appends an event of ours that attaches to the current head. `auth` are its auth events.
+    pub(crate) async fn append_built(
+        &mut self,
+        pdu: Pdu,
+        auth: impl IntoIterator<Item = Pdu>,
+        sent_by: Option<SentBy>,
+    ) -> Result<Arc<Event>, AppendError> {
+        let mut state: AuthEvents = auth.into_iter().collect();
+        // In version 12 the create event is no auth event, and yet part of what the rules look at.
+        if let Some(create) = self.state.create() {
+            state.insert(create.clone());
+        }
+        auth::check(&pdu, &state).map_err(|error| AppendError::Forbidden(error.to_string()))?;
+
+        let numbered = self.number(&pdu).await?;
+        let num = self.rooms.0.interner.next_events(1).await?;
+        let place = self.state.next_place();
+        let root = self.state.root();
+        let mut header = EventHeader {
+            event_id: pdu.event_id().to_owned(),
+            sender: numbered.sender,
+            place: Some(place),
+            status: EventStatus::Accepted,
+            state_before: None,
+            state_after: root.0.0,
+            replaces: None,
+            redacted_by: None,
+            transaction: sent_by,
+        };
+        let event = match pdu.state_key() {
+            None => Arc::new(self.event(num, header, pdu)),
+            Some(state_key) => {
+                let (updated, replaced) = self.update(&pdu, state_key, num).await?;
+                header.state_before = Some(root.0.0);
+                header.state_after = updated.root.0.0;
+                header.replaces = replaced.as_ref().map(|event| event.num);
+                let event = Arc::new(self.event(num, header, pdu));
+                for (hash, bytes) in &updated.new_nodes {
+                    self.batch
+                        .put::<StateNodes>(&(event.room, hash.0), &Bytes(bytes.clone()));
+                }
+                self.layers.newest().add(&updated, &event)?;
+                if let Some((user_id, user)) = &numbered.target {
+                    self.set_membership(&event, replaced.as_ref(), user_id, *user)
+                        .await?;
+                }
+                event
+            }
+        };
+        self.write(&event, place);
+        Ok(event)
+    }
+
+    fn event(&self, num: EventNum, header: EventHeader, pdu: Pdu) -> Event {
+        Event {
+            room: self.num(),
+            num,
+            pos: Pos::AT_COMMIT,
+            header,
+            pdu,
+        }
+    }
+
+    async fn number(&self, pdu: &Pdu) -> Result<Numbered, AppendError> {
+        let mut ids = vec![user_id(pdu.sender())?];
+        let state_key = pdu.state_key().filter(|_| pdu.event_type() == "m.room.member");
+        if let Some(target) = state_key {
+            ids.push(user_id(target)?);
+        }
+        let nums = self.rooms.0.interner.users(&ids).await?;
+        Ok(Numbered {
+            sender: nums[0],
+            target: nums.get(1).map(|num| (ids.swap_remove(1), *num)),
+        })
+    }
+
+    /// The state with an event in it, and the event that it replaces there.
+    async fn update(
+        &self,
+        pdu: &Pdu,
+        state_key: &str,
+        num: EventNum,
+    ) -> Result<(myelin_state::Updated, Option<Arc<Event>>), Failure> {
+        let pair = (pdu.event_type().to_owned(), state_key.to_owned());
+        let key = self.rooms.0.interner.state_keys(&[pair]).await?[0];
+        let (rooms, layers) = (self.rooms.clone(), self.layers.clone());
+        let (room, root) = (self.num(), self.state.root());
+        let answer = self
+            .rooms
+            .0
+            .store
+            .read(move |view| {
+                let replaced = layers.state(&rooms, view, room, root, &[key])?.pop().flatten();
+                let nodes = layers.over(rooms.nodes(view, room));
+                let updated =
+                    myelin_state::update(&nodes, root, &[(key, Some(num))]).map_err(tree_error)?;
+                Ok::<_, StoreError>((updated, replaced))
+            })
+            .await?;
+        Ok(answer)
+    }
+
+    /// The rows of the event itself, and the head that comes with it.
+    fn write(&mut self, event: &Arc<Event>, place: myelin_data::rooms::Place) {
+        let traits = traits::of(&event.pdu);
+        let before = self.state.head.take();
+        let notifying = before.as_ref().map_or(0, |head| head.notifying) + u64::from(traits.notifies);
+        self.batch
+            .put::<Events>(&(event.room, event.num), &event.record());
+        self.batch.put::<EventIds>(
+            &(event.room, event.header.event_id.clone()),
+            &EventNumber(event.num),
+        );
+        self.batch.put::<Timeline>(
+            &(event.room, place),
+            &TimelineEntry {
+                pos: Pos::AT_COMMIT,
+                event: event.num,
+                sender: event.header.sender,
+                notifying,
+                traits,
+            },
+        );
+        // The sequence counts batches, so only the first event of a batch moves it on.
+        let sequence = before.as_ref().map_or(0, |head| head.sequence)
+            + u64::from(self.appended.is_empty());
+        self.state.head = Some(Head {
+            sequence,
+            extremities: vec![(event.num, event.header.event_id.clone())],
+            depth: u64::try_from(event.pdu.depth()).unwrap_or(0),
+            state: event.header.state_after,
+            last: place,
+            notifying,
+            joined: before.as_ref().map_or(0, |head| head.joined),
+            invited: before.as_ref().map_or(0, |head| head.invited),
+        });
+        self.state.advance(event);
+        self.appended.push(Arc::clone(event));
+    }
+}
+
+impl RoomGuard {
+    /// The rows that follow from a membership event.
+    async fn set_membership(
+        &mut self,
+        event: &Arc<Event>,
+        replaced: Option<&Arc<Event>>,
+        user_id: &UserId,
+        user: UserNum,
+    ) -> Result<(), AppendError> {
+        let room = self.num();
+        let before = replaced.map(|event| Membership::of(&event.pdu));
+        let after = Membership::of(&event.pdu);
+        if before != Some(after) {
+            if let Some(before) = before {
+                self.batch
+                    .delete::<RoomMembers>(&(room, stored(before), user));
+            }
+            self.batch
+                .put::<RoomMembers>(&(room, stored(after), user), &Present);
+            if let Some(head) = &mut self.state.head {
+                count(&mut head.joined, Membership::Join, before, after);
+                count(&mut head.invited, Membership::Invite, before, after);
+            }
+        }
+        let entered = self.entered(replaced, before, after, user).await?;
+        self.batch.put::<UserRooms>(
+            &(user, room),
+            &UserRoom {
+                pos: entered,
+                membership: stored(after),
+                event: event.num,
+                place: event.header.place.unwrap_or_default(),
+                forgotten: false,
+            },
+        );
+        if is_pending(after) && self.rooms.is_local(user_id) {
+            let shown = self.shown_to(event)?;
+            self.batch.put::<StrippedStates>(&(user, room), &shown);
+        } else if before.is_some_and(is_pending) {
+            self.batch.delete::<StrippedStates>(&(user, room));
+        }
+        self.batch.touch(Changed::User(user).into());
+        Ok(())
+    }
+
+    /// Where the membership began: an event that only changes the profile does not begin it anew. An invitation or a
+    /// knock that is repeated does, so that the client is told of it.
+    async fn entered(
+        &self,
+        replaced: Option<&Arc<Event>>,
+        before: Option<Membership>,
+        after: Membership,
+        user: UserNum,
+    ) -> Result<Pos, Failure> {
+        let Some(replaced) = replaced.filter(|_| before == Some(after) && !is_pending(after))
+        else {
+            return Ok(Pos::AT_COMMIT);
+        };
+        let key = (user, self.num());
+        let row = self
+            .rooms
+            .0
+            .store
+            .read(move |view| view.get::<UserRooms>(&key))
+            .await?;
+        // The row is another one while the batch that began the membership is still on its way.
+        Ok(row
+            .filter(|row| row.event == replaced.num)
+            .map_or(Pos::AT_COMMIT, |row| row.pos))
+    }
+
+    /// What the target of an invitation or the sender of a knock is shown of the room: some of its state, and the
+    /// membership event itself.
+    fn shown_to(&self, member: &Arc<Event>) -> Result<RawJson, AppendError> {
+        let stripped: Vec<Stripped<'_>> = SHOWN_TO_INVITED
+            .iter()
+            .filter_map(|event_type| self.state.kept_event(event_type))
+            .chain([member])
+            .map(|event| Stripped::of(&event.pdu))
+            .collect::<Result<_, _>>()
+            .map_err(|error| AppendError::Malformed(error.to_string()))?;
+        RawJson::of(&stripped).map_err(|error| AppendError::Malformed(error.to_string()))
+    }
+}
+
+/// A state event in the form in which it is shown to somebody outside.
+#[derive(Serialize)]
+struct Stripped<'a> {
+    content: &'a RawValue,
+    sender: &'a str,
+    state_key: &'a str,
+    #[serde(rename = "type")]
+    event_type: &'a str,
+}
+
+impl<'a> Stripped<'a> {
+    fn of(event: &'a Pdu) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            content: serde_json::from_str(event.content_json())?,
+            sender: event.sender(),
+            state_key: event.state_key().unwrap_or_default(),
+            event_type: event.event_type(),
+        })
+    }
+}
+
+/// Whether the user with this membership waits outside.
+fn is_pending(membership: Membership) -> bool {
+    matches!(membership, Membership::Invite | Membership::Knock)
+}
+
+fn count(total: &mut u64, which: Membership, before: Option<Membership>, after: Membership) {
+    if before == Some(which) {
+        *total = total.saturating_sub(1);
+    }
+    if after == which {
+        *total += 1;
+    }
+}
+
+fn stored(membership: Membership) -> Stored {
+    match membership {
+        Membership::Leave => Stored::Leave,
+        Membership::Join => Stored::Join,
+        Membership::Invite => Stored::Invite,
+        Membership::Knock => Stored::Knock,
+        Membership::Ban => Stored::Ban,
+    }
+}
+
+fn user_id(id: &str) -> Result<OwnedUserId, AppendError> {
+    UserId::parse(id).map_err(|_| AppendError::Malformed(format!("{id:?} is no user id")))
+}

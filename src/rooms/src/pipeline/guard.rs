@@ -1,0 +1,306 @@
+//! The right to write to a room, and a batch on its way to the disk.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use myelin_data::{
+    log::{Log, LogRow},
+    rooms::{Head, Heads},
+    topic::Changed,
+};
+use myelin_state::Root;
+use myelin_store::{Batch, Commit, StoreError, Table, View};
+use myelin_types::{Pos, RoomNum};
+use ruma::UserId;
+use tokio::sync::OwnedMutexGuard;
+
+use super::{
+    layer::{Layer, Layers},
+    slots::{Slot, SlotState},
+};
+use crate::{
+    Failure, RoomHandle, Rooms,
+    event::Event,
+    head::{KEPT, RoomState},
+};
+
+/// The right to write to a room. Holds one batch in the making and the state of the room as of that batch.
+pub(crate) struct RoomGuard {
+    pub(crate) rooms: Rooms,
+    pub(super) slot: Arc<Slot>,
+    lock: OwnedMutexGuard<SlotState>,
+    /// The head that the batch is built on.
+    expected: Option<Head>,
+    /// The state after what was appended so far.
+    pub(super) state: RoomState,
+    pub(super) layers: Layers,
+    pub(super) batch: Batch,
+    pub(super) appended: Vec<Arc<Event>>,
+    pruned: Vec<Arc<Event>>,
+}
+
+/// A batch in the committer's queue.
+#[must_use = "a batch that nobody waits for cannot be answered, and its failure goes unnoticed"]
+pub(crate) struct Queued {
+    rooms: Rooms,
+    slot: Arc<Slot>,
+    epoch: u64,
+    commit: Commit,
+    durable: Arc<AtomicBool>,
+    layer: Arc<Layer>,
+    appended: Vec<Arc<Event>>,
+    pruned: Vec<Arc<Event>>,
+}
+
+impl Rooms {
+    /// Waits for the room's writers before us and takes their place.
+    pub(crate) async fn lock(&self, handle: &RoomHandle) -> Result<RoomGuard, Failure> {
+        let mut guard = self.lock_slot(handle).await;
+        if let Some(state) = &guard.lock.head {
+            guard.state = state.clone();
+        } else {
+            let state = self.load_state(handle).await?;
+            guard.lock.head = Some(state.clone());
+            guard.state = state;
+        }
+        guard.expected.clone_from(&guard.state.head);
+        Ok(guard)
+    }
+
+    /// The guard of a room that is about to be made.
+    pub(crate) async fn lock_new(&self, handle: &RoomHandle) -> RoomGuard {
+        self.lock_slot(handle).await
+    }
+
+    async fn lock_slot(&self, handle: &RoomHandle) -> RoomGuard {
+        let slot = self.0.slots.get(handle);
+        let mut lock = Arc::clone(&slot.state).lock_owned().await;
+        let mut layers = lock.layers();
+        layers.push(Arc::default());
+        RoomGuard {
+            rooms: self.clone(),
+            lock,
+            expected: None,
+            state: RoomState::empty(handle.version),
+            layers: Layers(layers),
+            batch: Batch::new(),
+            appended: Vec::new(),
+            pruned: Vec::new(),
+            slot,
+        }
+    }
+
+    async fn load_state(&self, handle: &RoomHandle) -> Result<RoomState, Failure> {
+        let (rooms, handle) = (self.clone(), handle.clone());
+        let state = self
+            .0
+            .store
+            .read(move |view| stored_state(&rooms, view, &handle))
+            .await?;
+        Ok(state)
+    }
+}
+
+/// The state of a room as a view has it.
+pub(crate) fn stored_state(
+    rooms: &Rooms,
+    view: &View,
+    handle: &RoomHandle,
+) -> Result<RoomState, StoreError> {
+    let head = view
+        .get::<Heads>(&handle.num)?
+        .ok_or(StoreError::Missing(Heads::NAME))?;
+    let keys = KEPT.map(|event_type| (event_type, ""));
+    let nums = rooms.0.interner.find_state_keys(view, &keys)?;
+    let layers = Layers::default();
+    let present: Vec<_> = nums.iter().flatten().copied().collect();
+    let mut events = layers
+        .state(rooms, view, handle.num, head.root(), &present)?
+        .into_iter();
+    let mut kept: [Option<Arc<Event>>; KEPT.len()] = Default::default();
+    for (slot, num) in kept.iter_mut().zip(nums) {
+        if num.is_some() {
+            *slot = events.next().flatten();
+        }
+    }
+    let mut tips = Vec::new();
+    if RoomState::needs_tips(handle.version) {
+        let nums: Vec<_> = head.extremities.iter().map(|(num, _)| *num).collect();
+        for event in rooms.events(view, handle.num, &nums)? {
+            let event = event.ok_or(StoreError::Missing("events"))?;
+            tips.push(event.pdu.clone());
+        }
+    }
+    Ok(RoomState::at(handle.version, head, kept, tips))
+}
+
+impl RoomGuard {
+    /// The room.
+    pub(crate) fn handle(&self) -> &RoomHandle {
+        &self.slot.handle
+    }
+
+    /// Its number.
+    pub(crate) fn num(&self) -> RoomNum {
+        self.slot.handle.num
+    }
+
+    /// Its current state, with what this guard appended.
+    pub(crate) fn state(&self) -> &RoomState {
+        &self.state
+    }
+
+    /// The batch, for rows that must become true together with the events.
+    pub(crate) fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+
+    /// State events of the room as of now, in the order of `keys`.
+    pub(crate) async fn state_events(
+        &self,
+        keys: &[(&str, &str)],
+    ) -> Result<Vec<Option<Arc<Event>>>, Failure> {
+        let mut found: Vec<Option<Arc<Event>>> = Vec::with_capacity(keys.len());
+        let mut unkept: Vec<(String, String)> = Vec::new();
+        for (event_type, state_key) in keys {
+            if RoomState::keeps(event_type, state_key) {
+                found.push(self.state.kept_event(event_type).cloned());
+            } else {
+                found.push(None);
+                unkept.push(((*event_type).to_owned(), (*state_key).to_owned()));
+            }
+        }
+        let root = self.state.root();
+        if unkept.is_empty() || root == Root::EMPTY {
+            return Ok(found);
+        }
+        let (rooms, layers, num) = (self.rooms.clone(), self.layers.clone(), self.num());
+        let mut read = self
+            .rooms
+            .0
+            .store
+            .read(move |view| {
+                let pairs: Vec<(&str, &str)> = unkept
+                    .iter()
+                    .map(|(event_type, state_key)| (event_type.as_str(), state_key.as_str()))
+                    .collect();
+                let nums = rooms.0.interner.find_state_keys(view, &pairs)?;
+                let present: Vec<_> = nums.iter().flatten().copied().collect();
+                let mut events = layers.state(&rooms, view, num, root, &present)?.into_iter();
+                let mut found = Vec::with_capacity(nums.len());
+                for num in nums {
+                    found.push(num.and_then(|_| events.next().flatten()));
+                }
+                Ok::<_, StoreError>(found)
+            })
+            .await?
+            .into_iter();
+        for (slot, (event_type, state_key)) in found.iter_mut().zip(keys) {
+            if !RoomState::keeps(event_type, state_key) {
+                *slot = read.next().flatten();
+            }
+        }
+        Ok(found)
+    }
+
+    /// One state event.
+    pub(crate) async fn state_event(
+        &self,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<Arc<Event>>, Failure> {
+        let mut events = self.state_events(&[(event_type, state_key)]).await?;
+        Ok(events.pop().flatten())
+    }
+
+    /// A user's membership event.
+    pub(crate) async fn member(&self, user: &UserId) -> Result<Option<Arc<Event>>, Failure> {
+        self.state_event("m.room.member", user.as_str()).await
+    }
+
+    /// Stores an event in its pruned form. `event` says already who pruned it.
+    pub(crate) fn prune(&mut self, event: Event) {
+        let event = Arc::new(event);
+        self.batch.put::<myelin_data::rooms::Events>(
+            &(event.room, event.num),
+            &event.record(),
+        );
+        if event.pdu.state_key().is_some() {
+            self.layers.newest().replace(&event);
+            self.state.pruned(&event);
+        }
+        self.pruned.push(event);
+    }
+
+    /// Queues the batch and lets the room go to the next writer.
+    pub(crate) fn commit(mut self) -> Queued {
+        if !self.appended.is_empty() {
+            let num = self.num();
+            self.batch.expect::<Heads>(&num, self.expected.as_ref());
+            if let Some(head) = &self.state.head {
+                self.batch.put::<Heads>(&num, head);
+            }
+            let events = self
+                .appended
+                .iter()
+                .map(|event| (event.room, event.num))
+                .collect();
+            self.batch.put::<Log>(&Pos::AT_COMMIT, &LogRow { events });
+            self.batch.touch(Changed::Timeline(num).into());
+        }
+        for event in &self.pruned {
+            self.rooms.0.events.redacting(event.num);
+        }
+        let commit = self.rooms.0.store.commit(std::mem::take(&mut self.batch));
+        let layer = self.layers.0.pop().unwrap_or_default();
+        let durable = self.lock.push(Arc::clone(&layer));
+        self.lock.head = Some(self.state);
+        Queued {
+            rooms: self.rooms,
+            epoch: self.lock.epoch,
+            slot: self.slot,
+            commit,
+            durable,
+            layer,
+            appended: self.appended,
+            pruned: self.pruned,
+        }
+    }
+}
+
+impl Queued {
+    /// Waits until the batch is durable, and answers its position. If it fails, what was built on it is thrown away.
+    pub(crate) async fn durable(self) -> Result<Pos, Failure> {
+        match self.commit.await {
+            Ok(pos) => {
+                for (hash, node) in self.layer.nodes() {
+                    self.rooms.0.nodes.insert(*hash, Arc::clone(node));
+                }
+                for event in &self.appended {
+                    let event = Arc::new(Event {
+                        pos,
+                        ..Event::clone(event)
+                    });
+                    self.rooms.0.events.insert(&event, pos);
+                }
+                for event in &self.pruned {
+                    self.rooms.0.events.redacted(event.num, Some(pos));
+                }
+                self.durable.store(true, Ordering::SeqCst);
+                Ok(pos)
+            }
+            Err(error) => {
+                for event in &self.pruned {
+                    self.rooms.0.events.redacted(event.num, None);
+                }
+                let mut state = self.slot.state.lock().await;
+                if state.epoch == self.epoch {
+                    state.reset();
+                }
+                Err(error.into())
+            }
+        }
+    }
+}

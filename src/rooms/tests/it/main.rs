@@ -1,0 +1,12 @@
+//! The operations of rooms, against a real store in a temporary directory.
+
+mod aliases;
+mod create;
+mod janitor;
+mod membership;
+mod pipeline;
+mod profile;
+mod receipts;
+mod redact;
+mod send;
+mod support;

@@ -31,8 +31,8 @@ table! {
 }
 
 table! {
-    /// Access tokens by the SHA-256 of their text. Floor: logout, rotation by refresh, deactivation; expired ones are
-    /// deleted when they are met.
+    /// Access tokens by the SHA-256 of their text. Floor: logout, rotation by refresh, deactivation. Expired ones stay
+    /// until then, since their clients are to be told to refresh rather than that they are unknown.
     AccessTokens = "access_tokens", Point, [u8; 32] => AccessToken
 }
 
@@ -52,8 +52,9 @@ table! {
 }
 
 table! {
-    /// Profile fields by user and field name, as JSON values. Floor: deletion of the field; a profile is 64 KiB at most.
-    Profiles = "profiles", Scan, (UserNum, String) => RawJson
+    /// Profiles: one JSON object a user, so that its limit of 64 KiB can be kept exactly. Floor: deletion of the last
+    /// field, deactivation.
+    Profiles = "profiles", Point, UserNum => RawJson
 }
 
 table! {
@@ -107,6 +108,11 @@ pub struct Account {
     pub admin: bool,
     /// Whether it was deactivated: nobody logs in to it or invites it any more.
     pub deactivated: bool,
+    /// Whether its owner wanted it erased: those who come later are served redacted copies of its events.
+    pub erased: bool,
+    /// Grows with every token that is given out for this account. Who revokes sessions expects this row, and so notices
+    /// one that was opened meanwhile.
+    pub sessions: u64,
 }
 postcard_value!(Account, 1);
 
@@ -117,6 +123,8 @@ impl fmt::Debug for Account {
             .field("has_password", &self.password_hash.is_some())
             .field("admin", &self.admin)
             .field("deactivated", &self.deactivated)
+            .field("erased", &self.erased)
+            .field("sessions", &self.sessions)
             .finish()
     }
 }
@@ -161,6 +169,8 @@ pub struct RefreshToken {
     pub access: [u8; 32],
     /// The pair that a first use of this token produced, revoked when it is used again.
     pub successor: Option<Successor>,
+    /// The refresh token (by hash) whose use produced this one: it is revoked when either of the new pair is used.
+    pub replaces: Option<[u8; 32]>,
 }
 postcard_value!(RefreshToken, 1);
 
@@ -194,7 +204,7 @@ impl myelin_store::Key for TokenKind {
         match parser.u8()? {
             0 => Ok(TokenKind::Access),
             1 => Ok(TokenKind::Refresh),
-            _ => Err(CodecError::Malformed("no such kind of token")),
+            _ => Err(CodecError::Invalid("kind of token")),
         }
     }
 }

@@ -12,11 +12,14 @@ pub enum Changed {
     Receipts(RoomNum),
     /// The user's own rows have changed: account data, memberships, filters' targets.
     User(UserNum),
+    /// Some of the user's sessions have ended, or what they may do has changed.
+    Sessions(UserNum),
 }
 
 const TIMELINE: u64 = 1;
 const RECEIPTS: u64 = 2;
 const USER: u64 = 3;
+const SESSIONS: u64 = 4;
 
 impl From<Changed> for Topic {
     fn from(changed: Changed) -> Topic {
@@ -24,6 +27,7 @@ impl From<Changed> for Topic {
             Changed::Timeline(room) => (TIMELINE, room.0),
             Changed::Receipts(room) => (RECEIPTS, room.0),
             Changed::User(user) => (USER, user.0),
+            Changed::Sessions(user) => (SESSIONS, user.0),
         };
         Topic(tag << 32 | u64::from(number))
     }
@@ -37,6 +41,7 @@ impl Changed {
             TIMELINE => Some(Changed::Timeline(RoomNum(number))),
             RECEIPTS => Some(Changed::Receipts(RoomNum(number))),
             USER => Some(Changed::User(UserNum(number))),
+            SESSIONS => Some(Changed::Sessions(UserNum(number))),
             _ => None,
         }
     }
@@ -52,6 +57,7 @@ mod tests {
             Changed::Timeline(RoomNum(1)),
             Changed::Receipts(RoomNum(u32::MAX)),
             Changed::User(UserNum(7)),
+            Changed::Sessions(UserNum(8)),
         ] {
             assert_eq!(Changed::from_topic(Topic::from(changed)), Some(changed));
         }

@@ -1,5 +1,5 @@
 //! What the machine must have: looking for it, installing it through apt-get where that is allowed, and otherwise saying
-//! in one line what to type. Also `serve`, the shortest way from a clone to a running server.
+//! in one line what to type. Also the shortest way from a clone to a running server.
 
 use std::{
     env, fs,
@@ -145,16 +145,18 @@ pub(crate) fn server_binary() -> PathBuf {
     workspace::target().join("debug/myelin")
 }
 
-/// Builds and runs `myelin serve`, in the directory where the caller stands.
-pub(crate) fn serve(arguments: &[String]) -> Outcome {
+/// Builds the server and runs a command of it, in the directory where the caller stands.
+pub(crate) fn run_server(command: &str, arguments: &[String]) -> Outcome {
     prepare(BUILD)?;
-    println!(
-        "Building Myelin. The first time this takes several minutes, most of them for RocksDB."
-    );
+    if !server_binary().exists() {
+        println!(
+            "Building Myelin. This first time takes several minutes, most of them for RocksDB."
+        );
+    }
     process::run(cargo().args(["build", "--package", "myelin-homeserver", "--bin", "myelin"]))?;
     // The server takes this process's place: signals reach it alone, and its exit status is the one seen outside.
     let binary = server_binary();
-    let cause = Command::new(&binary).arg("serve").args(arguments).exec();
+    let cause = Command::new(&binary).arg(command).args(arguments).exec();
     Err(Failure::file("run", &binary, &cause))
 }
 

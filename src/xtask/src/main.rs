@@ -41,6 +41,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Build the server and run any of its commands, for example `cargo xtask myelin user create alice`.
+    Myelin {
+        /// Passed on to `myelin`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Run every test: the workspace's own, then the client SDKs against the built server.
     Test {
         /// Fail when the SDK tests cannot be prepared, instead of leaving them out with a note.
@@ -77,7 +83,11 @@ enum Task {
 
 fn run(task: Task) -> Outcome {
     match task {
-        Task::Serve { arguments } => machine::serve(&arguments),
+        Task::Serve { arguments } => machine::run_server("serve", &arguments),
+        Task::Myelin { arguments } => match arguments.split_first() {
+            Some((command, rest)) => machine::run_server(command, rest),
+            None => machine::run_server("help", &[]),
+        },
         Task::Test { sdk, no_sdk } => {
             test::run(sdk::Wish::from_flags(sdk, no_sdk)).and_then(|report| report.close())
         }

@@ -143,7 +143,12 @@ fn prepare_js() -> Outcome<Command> {
     let mut tests = process::command("node");
     // Forced, because timers of the SDK outlive its clients by minutes.
     tests
-        .args(["--test", "--test-force-exit", "--test-reporter=tap", "conversation.test.js"])
+        .args([
+            "--test",
+            "--test-force-exit",
+            "--test-reporter=tap",
+            "conversation.test.js",
+        ])
         .current_dir(&dir);
     Ok(tests)
 }

@@ -1,0 +1,87 @@
+//! `POST /_matrix/client/v3/account/deactivate`
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate>
+
+use axum::extract::State;
+use myelin_accounts::{Accounts, Deactivation, Flow, Operation as Confirmed, Stage};
+use myelin_rooms::{Failure, Rooms};
+use myelin_types::UserNum;
+use ruma::{
+    UserId,
+    api::{
+        auth_scheme::AccessToken,
+        client::account::{ThirdPartyIdRemovalStatus, deactivate::v3::Response},
+    },
+};
+use serde::Deserialize;
+
+use crate::{
+    error::{Refusal, Result},
+    extract::{Call, Reply},
+    shared::refuse_failure,
+    uia,
+};
+
+/// Why an account was not deactivated.
+#[derive(Debug, thiserror::Error)]
+pub enum DeactivateError {
+    /// The account itself could not be ended.
+    #[error("end the account")]
+    Account(#[from] Deactivation),
+    /// It was ended, but its rooms could not all be left. Doing it again leaves the rest.
+    #[error("leave the account's rooms")]
+    Rooms(#[from] Failure),
+}
+
+fn refuse(error: DeactivateError) -> Refusal {
+    match error {
+        DeactivateError::Account(Deactivation::NoAccount) => {
+            Refusal::not_found("There is no such account.")
+        }
+        DeactivateError::Account(Deactivation::Failed(cause)) => Refusal::internal(cause),
+        DeactivateError::Rooms(failure) => refuse_failure(failure),
+    }
+}
+
+/// The body, without `auth`.
+#[derive(Deserialize)]
+struct Body {
+    #[serde(default)]
+    erase: bool,
+}
+
+/// Ends the caller's account: his sessions end, and he leaves all rooms.
+pub(crate) async fn deactivate(
+    State(accounts): State<Accounts>,
+    State(rooms): State<Rooms>,
+    call: Call<AccessToken>,
+) -> Result<Reply<Response>> {
+    let body: Body = call.json()?;
+    let Call { caller, raw, .. } = call;
+    let operation = Confirmed {
+        name: "POST /account/deactivate",
+        subject: b"",
+        flows: &[Flow(vec![Stage::Password])],
+        requester: Some(&caller),
+    };
+    uia::confirm(&accounts, &operation, &raw).await?;
+    end_account(&accounts, &rooms, caller.user, &caller.user_id, body.erase)
+        .await
+        .map_err(refuse)?;
+    // Nothing was ever bound at an identity server from here, so that there is nothing to unbind.
+    Ok(Reply(Response::new(ThirdPartyIdRemovalStatus::Success)))
+}
+
+/// Ends an account for good: its sessions end, its profile goes, and it leaves all rooms. With `erase` what it kept with
+/// the server goes too.
+pub async fn end_account(
+    accounts: &Accounts,
+    rooms: &Rooms,
+    user: UserNum,
+    user_id: &UserId,
+    erase: bool,
+) -> std::result::Result<(), DeactivateError> {
+    accounts.deactivate(user, erase).await?;
+    rooms.leave_all(user_id).await?;
+    Ok(())
+}

@@ -1,0 +1,370 @@
+//! From an HTTP request to the operation's own type, with the caller proved.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use axum::{
+    extract::{ConnectInfo, FromRequest, FromRequestParts, RawPathParams},
+    response::{IntoResponse, Response},
+};
+use http::request::Parts;
+use myelin_accounts::Requester;
+use ruma::api::{
+    IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt,
+    auth_scheme::{
+        AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, ExtractTokenError, NoAccessToken,
+        NoAuthentication,
+    },
+    error::{DeserializationError, ErrorKind, FromHttpRequestError},
+};
+
+use crate::{
+    AppState, Limit, body,
+    error::{Refusal, Result},
+    limiter::Source,
+    routes::Access,
+};
+
+/// A request of the operation `T`: its parsed content and who sent it.
+///
+/// In this order: the token is checked, the limit is counted, the body is read within its limits and parsed.
+#[derive(Debug)]
+pub struct Request<T: IncomingRequest>
+where
+    T::Authentication: Identify,
+{
+    /// The parsed request.
+    pub body: T,
+    /// Who sent it, as the operation's kind of authentication has it.
+    pub caller: <T::Authentication as Identify>::Caller,
+    /// The bytes of the body, for the parts of it that ruma does not describe.
+    pub raw: axum::body::Bytes,
+}
+
+/// A kind of authentication, as this server carries it out.
+pub trait Identify: AuthScheme {
+    /// What a handler learns of the caller.
+    type Caller: std::fmt::Debug + Send + 'static;
+
+    /// Who may call.
+    const ACCESS: Access;
+
+    /// Proves who is calling.
+    fn identify(
+        state: &AppState,
+        request: &http::Request<()>,
+        address: IpAddr,
+    ) -> impl Future<Output = Result<(Self::Caller, Option<Requester>)>> + Send;
+}
+
+impl Identify for AccessToken {
+    type Caller = Requester;
+
+    const ACCESS: Access = Access::User;
+
+    async fn identify(
+        state: &AppState,
+        request: &http::Request<()>,
+        address: IpAddr,
+    ) -> Result<(Requester, Option<Requester>)> {
+        let token = Self::extract_authentication(request).map_err(|error| refuse_token(&error))?;
+        let requester = authenticate(state, &token, address).await?;
+        Ok((requester.clone(), Some(requester)))
+    }
+}
+
+impl Identify for AccessTokenOptional {
+    type Caller = Option<Requester>;
+
+    const ACCESS: Access = Access::Optional;
+
+    async fn identify(
+        state: &AppState,
+        request: &http::Request<()>,
+        address: IpAddr,
+    ) -> Result<(Option<Requester>, Option<Requester>)> {
+        let token = Self::extract_authentication(request).map_err(|error| refuse_token(&error))?;
+        let Some(token) = token else {
+            return Ok((None, None));
+        };
+        let requester = authenticate(state, &token, address).await?;
+        Ok((Some(requester.clone()), Some(requester)))
+    }
+}
+
+impl Identify for NoAccessToken {
+    type Caller = ();
+
+    const ACCESS: Access = Access::Public;
+
+    async fn identify(
+        _: &AppState,
+        _: &http::Request<()>,
+        _: IpAddr,
+    ) -> Result<((), Option<Requester>)> {
+        Ok(((), None))
+    }
+}
+
+impl Identify for NoAuthentication {
+    type Caller = ();
+
+    const ACCESS: Access = Access::Public;
+
+    async fn identify(
+        _: &AppState,
+        _: &http::Request<()>,
+        _: IpAddr,
+    ) -> Result<((), Option<Requester>)> {
+        Ok(((), None))
+    }
+}
+
+impl Identify for AppserviceTokenOptional {
+    type Caller = ();
+
+    const ACCESS: Access = Access::Public;
+
+    /// No application service is known here, so that whoever calls is anybody.
+    async fn identify(
+        _: &AppState,
+        _: &http::Request<()>,
+        _: IpAddr,
+    ) -> Result<((), Option<Requester>)> {
+        Ok(((), None))
+    }
+}
+
+fn refuse_token(error: &ExtractTokenError) -> Refusal {
+    match error {
+        ExtractTokenError::MissingAccessToken => Refusal::missing_token(),
+        _ => Refusal::unknown_token(false),
+    }
+}
+
+async fn authenticate(state: &AppState, token: &str, address: IpAddr) -> Result<Requester> {
+    use myelin_accounts::AuthenticateError;
+    state
+        .accounts
+        .authenticate(token, Some(address))
+        .await
+        .map(|requester| (*requester).clone())
+        .map_err(|error| match error {
+            AuthenticateError::Unknown => Refusal::unknown_token(false),
+            AuthenticateError::Expired => Refusal::unknown_token(true),
+            AuthenticateError::Failed(cause) => Refusal::internal(cause),
+        })
+}
+
+impl<T> FromRequest<AppState> for Request<T>
+where
+    T: IncomingRequest + Send + 'static,
+    T::Authentication: Identify,
+{
+    type Rejection = Response;
+
+    async fn from_request(
+        request: axum::extract::Request,
+        state: &AppState,
+    ) -> std::result::Result<Self, Response> {
+        let (parts, body) = request.into_parts();
+        read::<T>(parts, body, state)
+            .await
+            .map_err(IntoResponse::into_response)
+    }
+}
+
+/// A request whose content the endpoint reads by itself: where ruma's types would lose or refuse what the specification
+/// allows. `A` is the operation's kind of authentication.
+#[derive(Debug)]
+pub struct Call<A: Identify> {
+    /// Who sent it.
+    pub caller: A::Caller,
+    /// The parameters of the path, in order, decoded.
+    args: Vec<String>,
+    /// The body.
+    pub raw: axum::body::Bytes,
+}
+
+impl<A: Identify> Call<A> {
+    /// The parameter of the path at `index`.
+    pub fn arg(&self, index: usize) -> &str {
+        self.args.get(index).map_or("", String::as_str)
+    }
+
+    /// The parameter of the path at `index` as an identifier.
+    pub fn id<T: for<'a> TryFrom<&'a str, Error = ruma::IdParseError>>(
+        &self,
+        index: usize,
+    ) -> Result<T> {
+        T::try_from(self.arg(index))
+            .map_err(|error| Refusal::invalid(format!("An identifier is not valid: {error}.")))
+    }
+
+    /// The body as JSON; an empty one is an empty object.
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
+        let raw: &[u8] = if self.raw.is_empty() { b"{}" } else { &self.raw };
+        serde_json::from_slice(raw).map_err(|error| refuse_json(&error))
+    }
+}
+
+impl<A: Identify> FromRequest<AppState> for Call<A> {
+    type Rejection = Response;
+
+    async fn from_request(
+        request: axum::extract::Request,
+        state: &AppState,
+    ) -> std::result::Result<Self, Response> {
+        let (parts, body) = request.into_parts();
+        let received = receive::<A>(parts, body, state)
+            .await
+            .map_err(IntoResponse::into_response)?;
+        Ok(Call {
+            caller: received.caller,
+            args: received.args,
+            raw: received.body,
+        })
+    }
+}
+
+/// A request that was let in.
+struct Received<C> {
+    caller: C,
+    head: http::Request<()>,
+    args: Vec<String>,
+    body: axum::body::Bytes,
+}
+
+async fn read<T>(parts: Parts, body: axum::body::Body, state: &AppState) -> Result<Request<T>>
+where
+    T: IncomingRequest,
+    T::Authentication: Identify,
+{
+    let Received {
+        caller,
+        head,
+        args,
+        body: raw,
+    } = receive::<T::Authentication>(parts, body, state).await?;
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let body = T::try_from_http_request(head.map(|()| &*raw), &args).map_err(refuse_request)?;
+    Ok(Request {
+        body,
+        caller,
+        raw,
+    })
+}
+
+async fn receive<A: Identify>(
+    mut parts: Parts,
+    body: axum::body::Body,
+    state: &AppState,
+) -> Result<Received<A::Caller>> {
+    let params = RawPathParams::from_request_parts(&mut parts, state)
+        .await
+        .map_err(|_| Refusal::invalid("The path is not percent-encoded UTF-8."))?;
+    let limit = parts
+        .extensions
+        .get::<Limit>()
+        .copied()
+        .unwrap_or(Limit::Read);
+    let address = client_address(&parts, state);
+    let mut head = http::Request::new(());
+    *head.method_mut() = parts.method;
+    *head.uri_mut() = parts.uri;
+    *head.headers_mut() = parts.headers;
+
+    let (caller, requester) = A::identify(state, &head, address).await?;
+    let source = match (&requester, limit) {
+        (_, Limit::Login | Limit::Registration) | (None, _) => Source::Address(address),
+        (Some(requester), _) => Source::User(requester.user),
+    };
+    state.limiter.check(limit, source)?;
+
+    let body = read_body(body, state.max_body).await?;
+    body::check(&body)?;
+    let args = params.iter().map(|(_, value)| value.to_owned()).collect();
+    Ok(Received {
+        caller,
+        head,
+        args,
+        body,
+    })
+}
+
+/// Reads a body of at most `limit` bytes.
+pub(crate) async fn read_body(body: axum::body::Body, limit: usize) -> Result<axum::body::Bytes> {
+    use http_body_util::{BodyExt, LengthLimitError, Limited};
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::too_large(format!(
+            "The body is larger than {limit} bytes."
+        ))),
+        Err(_) => Err(Refusal::bad_request(
+            ErrorKind::Unknown,
+            "The body ended early.",
+        )),
+    }
+}
+
+/// The address of the client: the peer's, or what a trusted proxy says it is.
+fn client_address(parts: &Parts, state: &AppState) -> IpAddr {
+    let peer = parts
+        .extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |info| info.0.ip());
+    let forwarded: Vec<&str> = parts
+        .headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    let forwarded = (!forwarded.is_empty()).then(|| forwarded.join(","));
+    state.trusted_proxies.client_ip(peer, forwarded.as_deref())
+}
+
+fn refuse_request(error: FromHttpRequestError) -> Refusal {
+    match error {
+        FromHttpRequestError::Deserialization(error) => refuse_content(error),
+        FromHttpRequestError::MethodMismatch { .. } => Refusal::wrong_method(),
+        _ => Refusal::bad_request(ErrorKind::Unknown, "The request could not be read."),
+    }
+}
+
+fn refuse_content(error: DeserializationError) -> Refusal {
+    match error {
+        DeserializationError::Json(error) => refuse_json(&error),
+        DeserializationError::Query(error) => {
+            Refusal::invalid(format!("The query is not what this endpoint takes: {error}."))
+        }
+        DeserializationError::Ident(error) => {
+            Refusal::invalid(format!("An identifier is not valid: {error}."))
+        }
+        other => Refusal::invalid(format!("The request could not be read: {other}.")),
+    }
+}
+
+fn refuse_json(error: &serde_json::Error) -> Refusal {
+    use serde_json::error::Category;
+    match error.classify() {
+        Category::Data => Refusal::bad_request(
+            ErrorKind::BadJson,
+            format!("The body is not what this endpoint takes: {error}."),
+        ),
+        Category::Syntax | Category::Eof | Category::Io => {
+            Refusal::bad_request(ErrorKind::NotJson, format!("The body is not JSON: {error}."))
+        }
+    }
+}
+
+/// The answer of an operation.
+#[derive(Debug)]
+pub struct Reply<R>(pub R);
+
+impl<R: OutgoingResponse> IntoResponse for Reply<R> {
+    fn into_response(self) -> Response {
+        match self.0.try_into_http_response::<Vec<u8>>() {
+            Ok(response) => response.map(axum::body::Body::from),
+            Err(error) => Refusal::internal(error).into_response(),
+        }
+    }
+}

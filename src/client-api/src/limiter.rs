@@ -1,0 +1,128 @@
+//! Rate limits by class of endpoint, per user or, where nobody is logged in, per address.
+
+use std::{hash::Hash, net::IpAddr, num::NonZeroU32, time::Duration};
+
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock as _, DefaultClock},
+    state::keyed::DefaultKeyedStateStore,
+};
+use myelin_config::{Rate, RateLimits};
+use myelin_types::UserNum;
+
+use crate::error::Refusal;
+
+/// The class whose limit an endpoint counts towards. It stands where the endpoint's route is registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Attempts to prove who one is, per address.
+    Login,
+    /// New accounts, per address.
+    Registration,
+    /// Sent events and other changes to a room, per user.
+    Send,
+    /// Invitations, per user.
+    Invite,
+    /// Joining, knocking on and creating rooms, per user.
+    Join,
+    /// Everything else, per user, or per address for strangers.
+    Read,
+    /// Not limited: what tells clients where and what the server is.
+    Free,
+}
+
+/// Whose allowance a request uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Source {
+    /// Somebody who is logged in.
+    User(UserNum),
+    /// Somebody at an address.
+    Address(IpAddr),
+}
+
+type Keyed = RateLimiter<Source, DefaultKeyedStateStore<Source>, DefaultClock>;
+
+/// The limits in force.
+///
+/// A source that has been quiet for as long as its allowance takes to fill up is forgotten by [`Limiter::forget_quiet`].
+#[derive(Debug)]
+pub struct Limiter {
+    clock: DefaultClock,
+    classes: Option<Classes>,
+}
+
+#[derive(Debug)]
+struct Classes {
+    login: Keyed,
+    registration: Keyed,
+    send: Keyed,
+    invite: Keyed,
+    join: Keyed,
+    read: Keyed,
+}
+
+impl Limiter {
+    /// The limits that the configuration sets; none if it turns them off.
+    pub fn new(config: &RateLimits) -> Limiter {
+        let classes = config.enabled.then(|| Classes {
+            login: keyed(config.login),
+            registration: keyed(config.registration),
+            send: keyed(config.send),
+            invite: keyed(config.invite),
+            join: keyed(config.join),
+            read: keyed(config.read),
+        });
+        Limiter {
+            clock: DefaultClock::default(),
+            classes,
+        }
+    }
+
+    /// Counts a request of `source` towards `limit`, and refuses it if that is used up.
+    pub(crate) fn check(&self, limit: Limit, source: Source) -> Result<(), Refusal> {
+        let Some(classes) = &self.classes else {
+            return Ok(());
+        };
+        let class = match limit {
+            Limit::Login => &classes.login,
+            Limit::Registration => &classes.registration,
+            Limit::Send => &classes.send,
+            Limit::Invite => &classes.invite,
+            Limit::Join => &classes.join,
+            Limit::Read => &classes.read,
+            Limit::Free => return Ok(()),
+        };
+        class.check_key(&source).map_err(|refused| {
+            let wait = refused.wait_time_from(self.clock.now());
+            // A client that waits exactly as long as it is told must not be early by a rounded millisecond.
+            Refusal::too_fast(wait + Duration::from_millis(1))
+        })
+    }
+
+    /// Forgets sources whose allowance is full again, so that memory is bounded by who was here lately.
+    pub fn forget_quiet(&self) {
+        let Some(classes) = &self.classes else {
+            return;
+        };
+        for class in [
+            &classes.login,
+            &classes.registration,
+            &classes.send,
+            &classes.invite,
+            &classes.join,
+            &classes.read,
+        ] {
+            class.retain_recent();
+            class.shrink_to_fit();
+        }
+    }
+}
+
+fn keyed(limit: Rate) -> Keyed {
+    let burst = NonZeroU32::new(limit.burst).unwrap_or(NonZeroU32::MIN);
+    let period = Duration::from_secs_f64(1.0 / limit.per_second.max(0.000_1));
+    let quota = Quota::with_period(period.max(Duration::from_nanos(1)))
+        .unwrap_or_else(|| Quota::per_second(burst))
+        .allow_burst(burst);
+    RateLimiter::keyed(quota)
+}

@@ -1,0 +1,31 @@
+//! `POST /_matrix/client/v3/rooms/{roomId}/ban`
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidban>
+
+use axum::extract::State;
+use myelin_rooms::Rooms;
+use ruma::api::client::membership::ban_user::v3::{Request as Operation, Response};
+
+use super::{moderation, refuse_moderation};
+use crate::{
+    error::Result,
+    extract::{Reply, Request},
+};
+
+/// Bans a user.
+pub(crate) async fn ban(
+    State(rooms): State<Rooms>,
+    request: Request<Operation>,
+) -> Result<Reply<Response>> {
+    let Request { body, caller, .. } = request;
+    rooms
+        .ban(moderation(
+            body.room_id,
+            caller.user_id,
+            body.user_id,
+            body.reason,
+        ))
+        .await
+        .map_err(refuse_moderation)?;
+    Ok(Reply(Response::new()))
+}

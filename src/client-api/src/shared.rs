@@ -1,0 +1,106 @@
+//! What several endpoints need: the refusals that every operation on a room shares, and profiles as rooms show them.
+
+use http::StatusCode;
+use myelin_accounts::{Accounts, Requester};
+use myelin_rooms::{
+    AppendError, Failure, JsonObject, Profile, Rooms,
+    read::{ReadError, Viewer},
+    token::Token,
+};
+use ruma::{UserId, api::error::ErrorKind, serde::Raw};
+
+use crate::error::{Refusal, Result};
+
+/// For a room that is not known, or that the caller has no business in: the two are not told apart.
+pub(crate) fn not_in_room() -> Refusal {
+    Refusal::forbidden("You are not in this room.")
+}
+
+/// For a room that the caller named and that is not known here.
+pub(crate) fn no_such_room() -> Refusal {
+    Refusal::not_found("This server knows no such room.")
+}
+
+/// For a user of another server: federation is not there yet.
+pub(crate) fn remote_user(user: &UserId) -> Refusal {
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        ErrorKind::NotFound,
+        format!("{user} belongs to another server, which cannot be reached from here."),
+    )
+}
+
+/// A fault of the server.
+pub(crate) fn refuse_failure(failure: Failure) -> Refusal {
+    Refusal::internal(failure)
+}
+
+/// An event that could not become part of its room.
+pub(crate) fn refuse_append(error: AppendError) -> Refusal {
+    match error {
+        AppendError::Forbidden(reason) => Refusal::forbidden(reason),
+        AppendError::TooLarge(what) => Refusal::too_large(what),
+        AppendError::Malformed(what) => Refusal::bad_request(ErrorKind::BadJson, what),
+        AppendError::Failure(failure) => refuse_failure(failure),
+    }
+}
+
+/// Something of a room that was not read.
+pub(crate) fn refuse_read(error: ReadError) -> Refusal {
+    match error {
+        ReadError::RoomNotFound | ReadError::NotInRoom => not_in_room(),
+        ReadError::NotFound => Refusal::not_found("There is no such event, or you may not see it."),
+        ReadError::Store(cause) => Refusal::internal(cause),
+    }
+}
+
+/// The caller, as the reading side knows him.
+pub(crate) fn viewer(requester: &Requester) -> Viewer {
+    Viewer {
+        user: requester.user,
+        user_id: requester.user_id.clone(),
+        device_id: Some(requester.device_id.to_string()),
+    }
+}
+
+/// A user's profile, as membership events show it. Users of other servers have none here.
+pub(crate) async fn profile(rooms: &Rooms, accounts: &Accounts, user: &UserId) -> Result<Profile> {
+    let (reader, user) = (accounts.clone(), user.to_owned());
+    let profile = rooms
+        .store()
+        .read(move |view| {
+            reader
+                .find_local_user(view, &user)?
+                .map(|(user, _)| reader.profile(view, user))
+                .transpose()
+        })
+        .await
+        .map_err(Refusal::internal)?
+        .unwrap_or_default();
+    Ok(Profile {
+        displayname: profile.display_name().map(str::to_owned),
+        avatar_url: profile.avatar_url().map(str::to_owned),
+    })
+}
+
+/// The content of an event, which must be an object.
+pub(crate) fn content<T>(raw: &Raw<T>) -> Result<JsonObject> {
+    serde_json::from_str(raw.json().get()).map_err(|error| {
+        Refusal::bad_request(
+            ErrorKind::BadJson,
+            format!("The content is not an object: {error}."),
+        )
+    })
+}
+
+/// A pagination token, if one was given.
+pub(crate) fn token(text: Option<&str>) -> Result<Option<Token>> {
+    text.map(str::parse)
+        .transpose()
+        .map_err(|_| Refusal::invalid("This is not a token of this server."))
+}
+
+/// A query's limit as a count.
+pub(crate) fn count(limit: ruma::UInt) -> usize {
+    usize::try_from(u64::from(limit)).unwrap_or(usize::MAX)
+}

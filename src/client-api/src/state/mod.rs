@@ -1,0 +1,34 @@
+//! Reading a room's state and its members.
+
+mod get_state;
+mod get_state_event;
+mod joined_members;
+mod members;
+
+use http::Method;
+use ruma::api::client::{
+    membership::{get_member_events, joined_members as joined_members_operation},
+    state::{get_state_event_for_key, get_state_events},
+};
+
+use crate::{Access, Limit, routes::Routes};
+
+/// The routes of this family.
+pub(crate) fn routes(routes: Routes) -> Routes {
+    routes
+        .operation::<get_state_events::v3::Request, _, _>(Limit::Read, get_state::get)
+        .operation::<get_state_event_for_key::v3::Request, _, _>(Limit::Read, get_state_event::get)
+        // The state key may be empty, and the slash before it may then be missing.
+        .path(
+            &Method::GET,
+            "/_matrix/client/v3/rooms/{room_id}/state/{event_type}/",
+            Access::User,
+            Limit::Read,
+            get_state_event::get,
+        )
+        .operation::<get_member_events::v3::Request, _, _>(Limit::Read, members::list)
+        .operation::<joined_members_operation::v3::Request, _, _>(
+            Limit::Read,
+            joined_members::list,
+        )
+}

@@ -1,0 +1,318 @@
+//! The real router over a real store in a temporary directory, for the tests of the endpoints.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::ConnectInfo,
+};
+use http::{Method, Request, StatusCode, header};
+use myelin_accounts::{Accounts, HashCost, Settings};
+use myelin_config::{Config, RateLimits, RegistrationMode};
+use myelin_data::Interner;
+use myelin_rooms::Rooms;
+use myelin_rules::{RoomVersion, Signer, SigningKey};
+use myelin_store::Store;
+use myelin_sync::Sync;
+use myelin_types::{Clock, Millis, MockClock, Random, SeededRandom};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt as _;
+
+use crate::{About, AppState, Limiter, Route, router};
+
+/// The password of every user that tests register.
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
+
+/// A server without a listener.
+pub(crate) struct Server {
+    router: Router,
+    /// What it serves.
+    pub(crate) table: Vec<Route>,
+    /// What it works with.
+    pub(crate) state: AppState,
+    /// Its clock, which stands still until a test moves it.
+    pub(crate) clock: Arc<MockClock>,
+    _dir: TempDir,
+}
+
+/// Somebody who is logged in.
+#[derive(Clone, Debug)]
+pub(crate) struct User {
+    /// His id.
+    pub(crate) id: String,
+    /// His device.
+    pub(crate) device: String,
+    /// His access token.
+    pub(crate) token: String,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// Its status.
+    pub(crate) status: StatusCode,
+    /// Its headers.
+    pub(crate) headers: http::HeaderMap,
+    /// Its body, null if there was none.
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    /// The body of a success.
+    #[track_caller]
+    pub(crate) fn ok(self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.body);
+        self.body
+    }
+
+    /// Checks that the request was refused so.
+    #[track_caller]
+    pub(crate) fn refused(self, status: u16, errcode: &str) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.body);
+        assert_eq!(self.body["errcode"], errcode, "{}", self.body);
+        self.body
+    }
+}
+
+impl Server {
+    /// A server called `hs1` where anybody may register, without rate limits.
+    pub(crate) async fn new() -> Server {
+        Server::with(|_| {}).await
+    }
+
+    /// The same with other settings.
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Server {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let name = ruma::server_name!("hs1").to_owned();
+        let mut config = Config::for_server(name.clone());
+        config.registration.mode = RegistrationMode::Open;
+        config.rate_limits = RateLimits {
+            enabled: false,
+            ..config.rate_limits
+        };
+        change(&mut config);
+        let store = Store::open(
+            dir.path(),
+            myelin_store::Options {
+                memory_budget: 64 << 20,
+                product: myelin_data::PRODUCT,
+                schema: myelin_data::SCHEMA,
+                tables: myelin_data::tables(),
+            },
+        )
+        .expect("a new directory opens");
+        let interner = Interner::open(store.clone()).await.expect("opens");
+        let clock = Arc::new(MockClock::new(Millis(1_700_000_000_000)));
+        let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
+        let signer = Arc::new(Signer::new(name.as_str(), SigningKey::generate(&*random)));
+        let rooms = Rooms::open(
+            store.clone(),
+            interner.clone(),
+            signer,
+            name.clone(),
+            Arc::clone(&clock) as Arc<dyn Clock>,
+            Arc::clone(&random),
+            myelin_rooms::Options::default(),
+        );
+        let mut settings = Settings::new(name.clone(), &config.registration, &config.accounts);
+        // Tests register many users, and none of their passwords is worth guarding.
+        settings.hash_cost = HashCost {
+            memory_kib: 64,
+            passes: 1,
+        };
+        let accounts = Accounts::open(
+            store,
+            interner,
+            Arc::clone(&clock) as Arc<dyn Clock>,
+            random,
+            settings,
+        )
+        .expect("opens");
+        let state = AppState {
+            sync: Sync::new(rooms.clone(), accounts.clone()),
+            accounts,
+            rooms,
+            about: Arc::new(About {
+                client_base_url: config.well_known.client.clone(),
+                federation: config.well_known.server.clone(),
+                support_page: config.well_known.support_page.clone(),
+                support_contacts: config.well_known.support_contacts.clone(),
+                default_room_version: RoomVersion::DEFAULT,
+            }),
+            limiter: Arc::new(Limiter::new(&config.rate_limits)),
+            max_body: config.limits.max_request_body.as_usize(),
+            trusted_proxies: Arc::new(config.listen.trusted_proxies.clone()),
+        };
+        let (router, table) = router(state.clone());
+        Server {
+            router,
+            table,
+            state,
+            clock,
+            _dir: dir,
+        }
+    }
+
+    /// Makes a request with these bytes as its body.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: Vec<u8>,
+    ) -> Answer {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .extension(ConnectInfo(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))));
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Body::from(body)).expect("a valid request");
+        let response = self
+            .router
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("the router always answers");
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.expect("a whole body");
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+        }
+    }
+
+    /// Makes a request under `/_matrix/client/v3`, with JSON as its body.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        user: &User,
+        body: &Value,
+    ) -> Answer {
+        self.send(
+            method,
+            &format!("/_matrix/client/v3{path}"),
+            Some(&user.token),
+            body.to_string().into_bytes(),
+        )
+        .await
+    }
+
+    /// `GET` under `/_matrix/client/v3`.
+    pub(crate) async fn get(&self, path: &str, user: &User) -> Answer {
+        self.send(
+            Method::GET,
+            &format!("/_matrix/client/v3{path}"),
+            Some(&user.token),
+            Vec::new(),
+        )
+        .await
+    }
+
+    /// `PUT` under `/_matrix/client/v3`.
+    pub(crate) async fn put(&self, path: &str, user: &User, body: &Value) -> Answer {
+        self.call(Method::PUT, path, user, body).await
+    }
+
+    /// `POST` under `/_matrix/client/v3`.
+    pub(crate) async fn post(&self, path: &str, user: &User, body: &Value) -> Answer {
+        self.call(Method::POST, path, user, body).await
+    }
+
+    /// Makes a request without a token under `/_matrix/client/v3`.
+    pub(crate) async fn stranger(&self, method: Method, path: &str, body: &Value) -> Answer {
+        let body = if *body == Value::Null {
+            Vec::new()
+        } else {
+            body.to_string().into_bytes()
+        };
+        self.send(method, &format!("/_matrix/client/v3{path}"), None, body)
+            .await
+    }
+
+    /// Registers `name` with [`PASSWORD`].
+    pub(crate) async fn register(&self, name: &str) -> User {
+        let body = json!({
+            "username": name,
+            "password": PASSWORD,
+            "auth": { "type": "m.login.dummy" },
+        });
+        user(&self.stranger(Method::POST, "/register", &body).await.ok())
+    }
+
+    /// Logs `name` in once more, on another device.
+    pub(crate) async fn login(&self, name: &str) -> User {
+        let body = json!({
+            "type": "m.login.password",
+            "identifier": { "type": "m.id.user", "user": name },
+            "password": PASSWORD,
+        });
+        user(&self.stranger(Method::POST, "/login", &body).await.ok())
+    }
+
+    /// Makes a room; its id.
+    pub(crate) async fn room(&self, creator: &User, request: &Value) -> String {
+        let body = self.post("/createRoom", creator, request).await.ok();
+        text(&body["room_id"])
+    }
+
+    /// Joins a user to a room.
+    pub(crate) async fn join(&self, room: &str, user: &User) {
+        self.post(&format!("/rooms/{}/join", encode(room)), user, &json!({}))
+            .await
+            .ok();
+    }
+
+    /// Sends a text; the event's id.
+    pub(crate) async fn say(&self, room: &str, user: &User, body: &str) -> String {
+        // The clock moves with every message, so that its time is a transaction id of its own.
+        self.clock.advance(Duration::from_millis(1));
+        let path = format!(
+            "/rooms/{}/send/m.room.message/{}",
+            encode(room),
+            self.clock.now()
+        );
+        let content = json!({ "msgtype": "m.text", "body": body });
+        text(&self.put(&path, user, &content).await.ok()["event_id"])
+    }
+}
+
+fn user(body: &Value) -> User {
+    User {
+        id: text(&body["user_id"]),
+        device: text(&body["device_id"]),
+        token: text(&body["access_token"]),
+    }
+}
+
+/// A string of a body.
+#[track_caller]
+pub(crate) fn text(value: &Value) -> String {
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("{value} is no string"))
+        .to_owned()
+}
+
+/// A segment of a path, percent-encoded.
+pub(crate) fn encode(segment: &str) -> String {
+    segment
+        .bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            byte => format!("%{byte:02X}"),
+        })
+        .collect()
+}

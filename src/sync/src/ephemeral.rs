@@ -1,0 +1,129 @@
+//! The ephemeral section: receipts and typing.
+
+use std::collections::{BTreeMap, HashMap};
+
+use myelin_data::rooms::{ReceiptKind, Receipts, ReceiptsByPos};
+use myelin_rooms::{
+    TypingSnapshot,
+    read::{EventMatcher, RoomView, Viewer},
+};
+use myelin_store::{Scan, StoreError};
+use myelin_types::{Millis, Pos, UserNum};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::ignored::Ignored;
+
+#[derive(Serialize)]
+struct Event<C> {
+    content: C,
+    r#type: &'static str,
+}
+
+/// Event id, kind of receipt, user: the receipt.
+type Content = BTreeMap<String, BTreeMap<&'static str, BTreeMap<String, Told>>>;
+
+#[derive(Serialize)]
+struct Told {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thread_id: Option<String>,
+    ts: Millis,
+}
+
+/// The receipts of a room that changed after a position.
+pub(crate) struct NewReceipts {
+    /// One event for each thread, so that receipts for one event in two threads do not displace each other.
+    pub(crate) events: Vec<Box<RawValue>>,
+    /// Whether one of the user's own is among them, which changes what he has not read.
+    pub(crate) own: bool,
+}
+
+/// The receipts that were set after `since`, or without it all of them, except the private ones of others.
+pub(crate) fn receipts(
+    room: &RoomView<'_>,
+    viewer: &Viewer,
+    since: Option<Pos>,
+    matcher: &EventMatcher,
+) -> Result<NewReceipts, StoreError> {
+    let view = room.view();
+    let shown = |user: UserNum, kind: ReceiptKind| kind == ReceiptKind::Read || user == viewer.user;
+    let rows: Vec<_> = match since {
+        None => view
+            .scan::<Receipts>(Scan::prefix(&room.num()))
+            .map(|row| row.map(|((_, user, kind, thread), receipt)| (user, kind, thread, receipt)))
+            .filter(|row| row.as_ref().map_or(true, |(user, kind, ..)| shown(*user, *kind)))
+            .collect::<Result<_, StoreError>>()?,
+        Some(since) => {
+            let after = Scan::prefix(&room.num()).after(&(room.num(), since));
+            let mut keys = Vec::new();
+            for key in view.keys::<ReceiptsByPos>(after) {
+                let (room, _, user, kind, thread) = key?;
+                if shown(user, kind) {
+                    keys.push((room, user, kind, thread));
+                }
+            }
+            let found = view.multi_get::<Receipts>(&keys)?;
+            keys.into_iter()
+                .zip(found)
+                .filter_map(|((_, user, kind, thread), receipt)| Some((user, kind, thread, receipt?)))
+                .collect()
+        }
+    };
+    let own = rows.iter().any(|(user, ..)| *user == viewer.user);
+    if !matcher.takes_type("m.receipt") {
+        return Ok(NewReceipts {
+            events: Vec::new(),
+            own,
+        });
+    }
+    let users: Vec<UserNum> = rows.iter().map(|(user, ..)| *user).collect();
+    let ids = room.rooms().interner().user_ids(view, &users)?;
+    let mut threads: BTreeMap<String, Content> = BTreeMap::new();
+    for ((_, kind, thread, receipt), id) in rows.into_iter().zip(ids) {
+        let kind = match kind {
+            ReceiptKind::Read => "m.read",
+            ReceiptKind::ReadPrivate => "m.read.private",
+        };
+        let told = Told {
+            thread_id: (!thread.is_empty()).then(|| thread.clone()),
+            ts: receipt.at,
+        };
+        let of_event = threads.entry(thread).or_default().entry(receipt.event_id);
+        of_event
+            .or_default()
+            .entry(kind)
+            .or_default()
+            .insert(id.to_string(), told);
+    }
+    // The unthreaded ones come last: clients that know no threads keep the last of a user's that they are told.
+    let events = threads.into_values().rev().map(|content| {
+        let r#type = "m.receipt";
+        to_raw_value(&Event { content, r#type }).map_err(|_| StoreError::Missing("receipts"))
+    });
+    Ok(NewReceipts {
+        events: events.collect::<Result<_, _>>()?,
+        own,
+    })
+}
+
+/// Who is typing.
+pub(crate) fn typing(
+    room: &RoomView<'_>,
+    snapshot: &TypingSnapshot,
+    ignored: &Ignored,
+) -> Result<Box<RawValue>, StoreError> {
+    let ids = room
+        .rooms()
+        .interner()
+        .user_ids(room.view(), &snapshot.users)?;
+    let user_ids: Vec<String> = ids
+        .iter()
+        .filter(|id| !ignored.has(id.as_str()))
+        .map(ToString::to_string)
+        .collect();
+    to_raw_value(&Event {
+        content: HashMap::from([("user_ids", user_ids)]),
+        r#type: "m.typing",
+    })
+    .map_err(|_| StoreError::Missing("typing"))
+}

@@ -1,0 +1,205 @@
+//! Who waits for what: each syncing user has a seat, each room a list of those who sit there for it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use myelin_data::{rooms::Membership, topic::Changed};
+use myelin_store::{Observer, Topic};
+use myelin_types::{Pos, RoomNum, UserNum};
+use parking_lot::Mutex;
+use tokio::{sync::watch, time::Instant};
+
+use crate::relations::Relations;
+
+/// How many users who do not wait just now keep their seats, so that their next poll need not list their rooms again.
+/// When there are more, those who left first lose theirs.
+const IDLE_SEATS: usize = 20_000;
+
+/// The seats of the users who wait, or lately did.
+#[derive(Default)]
+pub(crate) struct Hub {
+    seats: Mutex<Seats>,
+}
+
+#[derive(Default)]
+struct Seats {
+    users: HashMap<UserNum, Seat>,
+    rooms: HashMap<RoomNum, Vec<UserNum>>,
+    /// Who stood up when: a user stands here as often as he did, and the last time counts.
+    idle: VecDeque<(UserNum, u64)>,
+    times_stood_up: u64,
+}
+
+struct Seat {
+    calls: watch::Sender<u64>,
+    /// The rooms by whose changes the user is called.
+    follows: Option<Arc<Relations>>,
+    waiting: usize,
+    stood_up: u64,
+}
+
+/// A place in the hub, held while a sync is answered.
+pub(crate) struct Sitting {
+    hub: Arc<Hub>,
+    user: UserNum,
+    calls: watch::Receiver<u64>,
+}
+
+impl Hub {
+    /// Takes the user's seat. From now on every change of his own rows is noticed, and those of the rooms that he was last
+    /// said to follow.
+    pub(crate) fn sit(self: &Arc<Self>, user: UserNum) -> Sitting {
+        let mut seats = self.seats.lock();
+        let seat = seats.users.entry(user).or_insert_with(|| Seat {
+            calls: watch::Sender::new(0),
+            follows: None,
+            waiting: 0,
+            stood_up: 0,
+        });
+        seat.waiting += 1;
+        Sitting {
+            hub: Arc::clone(self),
+            user,
+            calls: seat.calls.subscribe(),
+        }
+    }
+
+    /// Says by which rooms a user is to be called. Returns whether that was news: then whoever read before must read again.
+    pub(crate) fn follow(&self, user: UserNum, relations: &Arc<Relations>) -> bool {
+        let mut seats = self.seats.lock();
+        let Some(seat) = seats.users.get_mut(&user) else {
+            return false;
+        };
+        if seat
+            .follows
+            .as_ref()
+            .is_some_and(|follows| Arc::ptr_eq(follows, relations) || follows.pos > relations.pos)
+        {
+            return false;
+        }
+        let before = seat.follows.replace(Arc::clone(relations));
+        let old: Vec<RoomNum> = before.iter().flat_map(|before| joined(before)).collect();
+        let new: Vec<RoomNum> = joined(relations).collect();
+        // Both ascend, as they were read in the order of room numbers.
+        let added = new.iter().filter(|room| old.binary_search(room).is_err());
+        let mut changed = before.is_none();
+        for room in added {
+            seats.rooms.entry(*room).or_default().push(user);
+            changed = true;
+        }
+        for room in old.iter().filter(|room| new.binary_search(room).is_err()) {
+            seats.leave(*room, user);
+        }
+        changed
+    }
+
+    /// Calls everybody who follows a room.
+    pub(crate) fn wake_room(&self, room: RoomNum) {
+        let seats = self.seats.lock();
+        let users = seats.rooms.get(&room).into_iter().flatten();
+        for seat in users.filter_map(|user| seats.users.get(user)) {
+            seat.call();
+        }
+    }
+
+    /// Calls everybody.
+    pub(crate) fn wake_all(&self) {
+        self.seats.lock().users.values().for_each(Seat::call);
+    }
+
+    fn stand_up(&self, user: UserNum) {
+        let mut seats = self.seats.lock();
+        seats.times_stood_up += 1;
+        let time = seats.times_stood_up;
+        let Some(seat) = seats.users.get_mut(&user) else {
+            return;
+        };
+        seat.waiting -= 1;
+        seat.stood_up = time;
+        seats.idle.push_back((user, time));
+        if seats.idle.len() > IDLE_SEATS
+            && let Some((first, time)) = seats.idle.pop_front()
+        {
+            seats.give_away(first, time);
+        }
+    }
+}
+
+impl Seats {
+    fn leave(&mut self, room: RoomNum, user: UserNum) {
+        if let Some(users) = self.rooms.get_mut(&room) {
+            if let Some(at) = users.iter().position(|other| *other == user) {
+                users.swap_remove(at);
+            }
+            if users.is_empty() {
+                self.rooms.remove(&room);
+            }
+        }
+    }
+
+    /// Takes the seat from a user who has not sat on it since `time`.
+    fn give_away(&mut self, user: UserNum, time: u64) {
+        let seat = self.users.get(&user);
+        if seat.is_none_or(|seat| seat.waiting > 0 || seat.stood_up != time) {
+            return;
+        }
+        if let Some(relations) = self.users.remove(&user).and_then(|seat| seat.follows) {
+            for room in joined(&relations) {
+                self.leave(room, user);
+            }
+        }
+    }
+}
+
+impl Seat {
+    fn call(&self) {
+        if self.waiting > 0 {
+            self.calls.send_modify(|calls| *calls += 1);
+        }
+    }
+}
+
+impl Observer for Hub {
+    // On the committer's thread: a map lookup and a wake-up for each user who waits for this room, nothing else.
+    fn committed(&self, _: Pos, topics: &[Topic]) {
+        for topic in topics {
+            match Changed::from_topic(*topic) {
+                Some(Changed::Timeline(room) | Changed::Receipts(room)) => self.wake_room(room),
+                Some(Changed::User(user)) => {
+                    if let Some(seat) = self.seats.lock().users.get(&user) {
+                        seat.call();
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Sitting {
+    /// Notes what was called so far: from now on only later calls count.
+    pub(crate) fn note(&mut self) {
+        self.calls.borrow_and_update();
+    }
+
+    /// Waits for a call that was not noted. False if there is none before `deadline`.
+    pub(crate) async fn called_before(&mut self, deadline: Instant) -> bool {
+        let call = tokio::time::timeout_at(deadline, self.calls.changed()).await;
+        matches!(call, Ok(Ok(())))
+    }
+}
+
+impl Drop for Sitting {
+    fn drop(&mut self) {
+        self.hub.stand_up(self.user);
+    }
+}
+
+fn joined(relations: &Relations) -> impl Iterator<Item = RoomNum> + '_ {
+    let rooms = relations.rooms.iter();
+    rooms
+        .filter(|(_, relation)| relation.membership == Membership::Join)
+        .map(|(room, _)| *room)
+}

@@ -1,0 +1,217 @@
+//! The join section: a room that the user is in.
+
+use myelin_data::rooms::{Membership, Place, UserRoom};
+use myelin_rooms::read::{Access, RoomView, Shaper, Sight, Span};
+use myelin_state::Root;
+use myelin_store::StoreError;
+use myelin_types::RoomNum;
+
+use crate::{
+    Events, JoinedRoom, Summary, Timeline, UnreadNotifications,
+    answer::{Context, Notes},
+    ephemeral,
+    state::{self, StateChange},
+    summary, timeline, unread,
+};
+
+/// Whether anything about the room may have changed: a comparison of positions in memory.
+pub(crate) fn may_have_news(
+    context: &Context<'_>,
+    room: RoomNum,
+    relation: &UserRoom,
+) -> Result<bool, StoreError> {
+    let Some(since) = context.since else {
+        return Ok(true);
+    };
+    if context.full_state || relation.pos > since.pos || context.account_data.has(room) {
+        return Ok(true);
+    }
+    let positions = context.sync.rooms.positions(context.view, room)?;
+    Ok(positions.timeline > since.pos
+        || positions.receipts > since.pos
+        || context.sync.rooms.typing().since(room, since.typing).is_some())
+}
+
+/// What the client knows of a room.
+struct Known {
+    /// The point up to which it has seen the timeline.
+    place: Place,
+    /// The state there; empty if it knows nothing of the room.
+    state: Root,
+    /// Whether the user joined after the client's token.
+    newly_joined: bool,
+}
+
+impl Known {
+    const NOTHING: Known = Known {
+        place: Place::START,
+        state: Root::EMPTY,
+        newly_joined: false,
+    };
+
+    fn of(context: &Context<'_>, room: &RoomView<'_>, relation: &UserRoom) -> Result<Known, StoreError> {
+        let Some(since) = context.since else {
+            return Ok(Known::NOTHING);
+        };
+        let Some((place, entry)) = room.last_through(since.pos)? else {
+            return Ok(Known {
+                newly_joined: true,
+                ..Known::NOTHING
+            });
+        };
+        let state = room.event(entry.event)?.header.after();
+        if relation.pos > since.pos && room.membership(state, &context.viewer.user_id)? != Membership::Join {
+            return Ok(Known {
+                newly_joined: true,
+                ..Known::NOTHING
+            });
+        }
+        Ok(Known {
+            place: place.next(),
+            state,
+            newly_joined: false,
+        })
+    }
+}
+
+/// What is new of a room; None if nothing is.
+pub(crate) fn joined_room(
+    context: &Context<'_>,
+    room: &RoomView<'_>,
+    relation: &UserRoom,
+    notes: &mut Notes,
+) -> Result<Option<JoinedRoom>, StoreError> {
+    let Some(head) = room.head()? else {
+        return Ok(None);
+    };
+    let viewer = context.viewer;
+    let known = Known::of(context, room, relation)?;
+    let fresh = context.since.is_none() || known.newly_joined;
+    let mut sight = Sight::new(room, Access::Joined, viewer)?;
+    let span = Span {
+        start: known.place,
+        end: head.last.next(),
+    };
+    let mut recent = timeline::recent(context, room, &mut sight, span)?;
+    if !context.state_after {
+        recent = recent.without_outdated_state(room, head.root(), head.last)?;
+    }
+
+    let (known_state, start_state) = (
+        if context.full_state { Root::EMPTY } else { known.state },
+        if recent.start == known.place { known.state } else { room.state_before(recent.start)? },
+    );
+    let moved = !known_state.is_empty() && members_moved(room, known_state, head.root())?;
+    let summary = if known_state.is_empty() || moved {
+        summary::summary(room, &head, viewer.user)?
+    } else {
+        Summary::default()
+    };
+    let mut members = summary.heroes.clone().unwrap_or_default();
+    if known_state.is_empty() {
+        members.push(viewer.user_id.to_string());
+    }
+    let change = StateChange {
+        known: known_state,
+        start: start_state,
+        end: head.root(),
+        timeline: &recent.events,
+        members: &members,
+    };
+    let state = state::events(context, room, &change, notes)?;
+
+    let shaper = Shaper::new(room, viewer, context.filters.format).with_fields(context.filters.fields);
+    let (ephemeral, own_receipts) = ephemeral(context, room, fresh)?;
+    let account_data = if fresh {
+        context.account_data.all(room.num(), &context.filters.account_data)?
+    } else {
+        context.account_data.of(room.num(), &context.filters.account_data)?
+    };
+    let nothing = recent.events.is_empty()
+        && !recent.limited
+        && state.is_empty()
+        && ephemeral.is_empty()
+        && account_data.is_empty()
+        && summary.is_empty()
+        && !own_receipts;
+    if nothing && !fresh && !context.full_state {
+        return Ok(None);
+    }
+
+    let counted = unread::count(context.sync, room, viewer, relation)?;
+    let mut joined = JoinedRoom {
+        summary,
+        timeline: Timeline {
+            events: shaper.timeline(&mut sight, &recent.events)?,
+            limited: recent.limited || known.newly_joined,
+            prev_batch: Some(room.token(recent.start)),
+        },
+        ephemeral,
+        account_data,
+        ..JoinedRoom::default()
+    };
+    let state = Some(Events {
+        events: shaper.state(&state)?,
+    });
+    if context.state_after {
+        joined.state_after = state;
+    } else {
+        joined.state = state;
+    }
+    if context.filters.count_threads {
+        joined.unread_notifications = Some(counted.main());
+        joined.unread_thread_notifications = counted.threads();
+    } else {
+        joined.unread_notifications = Some(counted.total());
+    }
+    notes.unread.push(counted);
+    Ok(Some(joined))
+}
+
+/// Whether memberships or the room's names differ, which the summary depends on.
+fn members_moved(room: &RoomView<'_>, old: Root, new: Root) -> Result<bool, StoreError> {
+    let names = [("m.room.name", ""), ("m.room.canonical_alias", "")];
+    let names = room.rooms().interner().find_state_keys(room.view(), &names)?;
+    let changes = room.state_diff(old, new)?;
+    Ok(changes
+        .iter()
+        .any(|change| change.key.is_member() || names.contains(&Some(change.key))))
+}
+
+/// Receipts and typing, and whether a receipt of the user's own is among the former.
+fn ephemeral(
+    context: &Context<'_>,
+    room: &RoomView<'_>,
+    fresh: bool,
+) -> Result<(Events, bool), StoreError> {
+    let matcher = &context.filters.ephemeral;
+    if !matcher.takes_room(room.room_id()) {
+        return Ok((Events::default(), false));
+    }
+    let since = if fresh { None } else { context.since };
+    let receipts = ephemeral::receipts(room, context.viewer, since.map(|since| since.pos), matcher)?;
+    let mut events = receipts.events;
+    let typing = context
+        .sync
+        .rooms
+        .typing()
+        .since(room.num(), since.map_or(0, |since| since.typing));
+    if let Some(snapshot) = typing
+        && matcher.takes_type("m.typing")
+        && !(since.is_none() && snapshot.users.is_empty())
+    {
+        events.push(ephemeral::typing(room, &snapshot, &context.ignored)?);
+    }
+    Ok((Events { events }, receipts.own))
+}
+
+impl UnreadNotifications {
+    /// The sum of two counts.
+    #[must_use]
+    pub(crate) fn plus(self, other: UnreadNotifications) -> UnreadNotifications {
+        UnreadNotifications {
+            highlight_count: self.highlight_count + other.highlight_count,
+            notification_count: self.notification_count + other.notification_count,
+        }
+    }
+}

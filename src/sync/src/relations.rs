@@ -1,0 +1,104 @@
+//! Which rooms a user has to do with, remembered between his syncs.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use myelin_data::{
+    rooms::{UserRoom, UserRooms},
+    topic::Changed,
+};
+use myelin_store::{Observer, Scan, StoreError, Topic, View};
+use myelin_types::{Pos, RoomNum, UserNum};
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+
+/// The rooms that a user has to do with, by ascending number.
+pub(crate) struct Relations {
+    /// At which position they were read.
+    pub(crate) pos: Pos,
+    /// Every room with what he is to it.
+    pub(crate) rooms: Vec<(RoomNum, UserRoom)>,
+}
+
+/// How many users' relations are remembered; about 50 bytes for each room of each.
+const REMEMBERED: usize = 10_000;
+/// How many users' last changes are remembered. When there are more, everybody is taken to have changed.
+const CHANGES: usize = 100_000;
+
+/// The relations of users who sync. An entry holds as long as nothing of its user's own changes.
+pub(crate) struct RelationsCache {
+    users: Cache<UserNum, Arc<Relations>>,
+    changes: Mutex<Changes>,
+    /// The newest batch that was noted.
+    noted: AtomicU64,
+}
+
+#[derive(Default)]
+struct Changes {
+    last: HashMap<UserNum, Pos>,
+    /// Who is not in `last` has not changed since then.
+    floor: Pos,
+}
+
+impl Default for RelationsCache {
+    fn default() -> Self {
+        Self {
+            users: Cache::new(REMEMBERED),
+            changes: Mutex::default(),
+            noted: AtomicU64::new(0),
+        }
+    }
+}
+
+impl RelationsCache {
+    /// Says that nothing up to `watermark` will be noted, since it was committed before this cache was there.
+    pub(crate) fn start(&self, watermark: Pos) {
+        let mut changes = self.changes.lock();
+        changes.floor = changes.floor.max(watermark);
+        drop(changes);
+        self.noted.fetch_max(watermark.0, Ordering::SeqCst);
+    }
+
+    /// The relations of a user.
+    pub(crate) fn get(&self, view: &View, user: UserNum) -> Result<Arc<Relations>, StoreError> {
+        let at = view.pos();
+        // The committer publishes a view before it notes the batch here; a view from in between is not served.
+        if self.noted.load(Ordering::SeqCst) >= at.0
+            && let Some(relations) = self.users.get(&user)
+        {
+            let changes = self.changes.lock();
+            let changed = changes.last.get(&user).copied().unwrap_or(changes.floor);
+            if changed <= at.min(relations.pos) {
+                return Ok(relations);
+            }
+        }
+        let rows = view.scan::<UserRooms>(Scan::prefix(&user));
+        let rooms = rows
+            .map(|row| row.map(|((_, room), relation)| (room, relation)))
+            .collect::<Result<_, StoreError>>()?;
+        let relations = Arc::new(Relations { pos: at, rooms });
+        self.users.insert(user, Arc::clone(&relations));
+        Ok(relations)
+    }
+}
+
+impl Observer for RelationsCache {
+    fn committed(&self, pos: Pos, topics: &[Topic]) {
+        for topic in topics {
+            if let Some(Changed::User(user)) = Changed::from_topic(*topic) {
+                let mut changes = self.changes.lock();
+                if changes.last.len() >= CHANGES {
+                    changes.last.clear();
+                    changes.floor = pos;
+                }
+                changes.last.insert(user, pos);
+            }
+        }
+        self.noted.fetch_max(pos.0, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,88 @@
+//! The timeline section of a room.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use myelin_data::rooms::Place;
+use myelin_rooms::{
+    Event,
+    read::{Direction, RoomView, Sight, Span},
+};
+use myelin_state::Root;
+use myelin_store::StoreError;
+use myelin_types::StateKeyNum;
+
+use crate::answer::Context;
+
+/// The last events of a part of a room's history that the user wants and may see.
+pub(crate) struct Recent {
+    /// Oldest first.
+    pub(crate) events: Vec<Arc<Event>>,
+    /// Whether there are more of them, older ones.
+    pub(crate) limited: bool,
+    /// The point before the first of them.
+    pub(crate) start: Place,
+}
+
+/// The newest events of `span`.
+pub(crate) fn recent(
+    context: &Context<'_>,
+    room: &RoomView<'_>,
+    sight: &mut Sight<'_>,
+    span: Span,
+) -> Result<Recent, StoreError> {
+    let filters = &context.filters;
+    if filters.timeline.takes_nothing() || !filters.timeline.takes_room(room.room_id()) {
+        return Ok(Recent {
+            events: Vec::new(),
+            limited: false,
+            start: span.start,
+        });
+    }
+    let mut page = room.walk(span, Direction::Backward, filters.timeline_limit, |event| {
+        Ok(filters.timeline.takes(event) && !context.ignored.hides(event) && sight.sees(event)?)
+    })?;
+    page.events.reverse();
+    Ok(Recent {
+        events: page.events,
+        limited: page.more,
+        start: if page.more { page.next } else { span.start },
+    })
+}
+
+impl Recent {
+    /// Leaves out the older part of the timeline, as far as applying it would give the client an outdated state.
+    ///
+    /// That happens when the user sees an event that set an entry of the state, but not a later one that set it again:
+    /// because history was hidden from him in between, or his filter hides it. Clients apply the timeline after the state
+    /// section, so that the latter cannot set it right.
+    pub(crate) fn without_outdated_state(
+        mut self,
+        room: &RoomView<'_>,
+        end: Root,
+        end_place: Place,
+    ) -> Result<Self, StoreError> {
+        let states = self.events.iter().enumerate();
+        let (indexes, pairs): (Vec<usize>, Vec<(&str, &str)>) = states
+            .filter(|(_, event)| event.header.place.is_some_and(|place| place <= end_place))
+            .filter_map(|(index, event)| Some((index, (event.pdu.event_type(), event.pdu.state_key()?))))
+            .unzip();
+        let keys = room.rooms().interner().find_state_keys(room.view(), &pairs)?;
+        let keyed = keys.into_iter().zip(indexes);
+        // Later events of the same key take the place of earlier ones.
+        let last: BTreeMap<StateKeyNum, usize> = keyed.filter_map(|(key, index)| Some((key?, index))).collect();
+        let keys: Vec<StateKeyNum> = last.keys().copied().collect();
+        let outdated = last
+            .values()
+            .zip(room.state_nums(end, &keys)?)
+            .filter(|(index, current)| *current != Some(self.events[**index].num))
+            .map(|(index, _)| *index)
+            .max();
+        if let Some(outdated) = outdated {
+            let removed = self.events.drain(..=outdated).last();
+            let place = removed.and_then(|event| event.header.place);
+            self.start = place.map_or(self.start, Place::next);
+            self.limited = true;
+        }
+        Ok(self)
+    }
+}

@@ -1,0 +1,8 @@
+//! Syncs against a real store in a temporary directory.
+
+mod lazy;
+mod model;
+mod sections;
+mod support;
+mod unread;
+mod waiting;

@@ -1,0 +1,125 @@
+//! `GET /rooms/{roomId}/timestamp_to_event`: the event nearest to a time.
+
+use myelin_data::rooms::Place;
+use myelin_store::StoreError;
+use myelin_types::Millis;
+use ruma::{RoomId, api::Direction};
+use serde::Serialize;
+
+use super::{Access, ReadError, RoomView, Sight, Span, Viewer};
+use crate::Rooms;
+
+/// An event and when it was sent, as the specification's response body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EventAt {
+    /// The event.
+    pub event_id: String,
+    /// When its server says it was sent.
+    pub origin_server_ts: Millis,
+}
+
+/// How far around the time events are looked at one by one: servers' clocks differ, so that times do not ascend
+/// strictly along a timeline.
+const SLACK: i64 = 100;
+
+impl Rooms {
+    /// The first event that `viewer` may see at or after `at`, or going backwards the last at or before it.
+    ///
+    /// # Errors
+    /// [`ReadError::NotFound`] when there is none.
+    pub async fn timestamp_to_event(
+        &self,
+        viewer: &Viewer,
+        room_id: &RoomId,
+        at: Millis,
+        direction: Direction,
+    ) -> Result<EventAt, ReadError> {
+        self.read_room(viewer, room_id, move |room, viewer| {
+            let access = Access::of(room, viewer.user)?;
+            if matches!(access, Access::None(_)) {
+                return Err(ReadError::NotInRoom);
+            }
+            let mut sight = Sight::new(room, access, viewer)?;
+            let middle = first_at(room, at)?;
+            let span = match direction {
+                Direction::Forward => Span {
+                    start: moved(middle, -SLACK),
+                    ..Span::ALL
+                },
+                Direction::Backward => Span {
+                    end: moved(middle, SLACK),
+                    ..Span::ALL
+                },
+            };
+            let page = room.walk(span, direction, 1, |event| {
+                let sent = event.pdu.origin_server_ts();
+                let on_this_side = match direction {
+                    Direction::Forward => sent >= at,
+                    Direction::Backward => sent <= at,
+                };
+                Ok(on_this_side && sight.sees(event)?)
+            })?;
+            let event = page.events.first().ok_or(ReadError::NotFound)?;
+            Ok(EventAt {
+                event_id: event.pdu.event_id().to_owned(),
+                origin_server_ts: event.pdu.origin_server_ts(),
+            })
+        })
+        .await
+    }
+}
+
+fn moved(place: Place, by: i64) -> Place {
+    Place {
+        index: place.index.saturating_add(by),
+        ..place
+    }
+}
+
+/// About where the events begin that were sent at or after a time.
+fn first_at(room: &RoomView<'_>, at: Millis) -> Result<Place, StoreError> {
+    let mut end = match room.last()? {
+        Some((place, _)) => place.next(),
+        None => return Ok(Place::START),
+    };
+    loop {
+        let front = room.walk(
+            Span {
+                start: Place {
+                    index: i64::MIN,
+                    ..end
+                },
+                end,
+            },
+            Direction::Forward,
+            1,
+            |_| Ok(true),
+        )?;
+        let Some(first) = front.events.first() else {
+            return Ok(end);
+        };
+        let front = first.header.place.unwrap_or(end);
+        if first.pdu.origin_server_ts() >= at {
+            match room.last_before(front)? {
+                Some((place, _)) => {
+                    end = place.next();
+                    continue;
+                }
+                None => return Ok(front),
+            }
+        }
+        let (mut low, mut high) = (front.index, end.index);
+        while high - low > 1 {
+            let index = low + (high - low) / 2;
+            let Some((_, entry)) = room.last_before(Place { index, ..end }.next())? else {
+                break;
+            };
+            if room.event(entry.event)?.pdu.origin_server_ts() >= at {
+                high = index;
+            } else {
+                low = index;
+            }
+        }
+        return Ok(Place { index: high, ..end });
+    }
+}

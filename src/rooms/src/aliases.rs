@@ -11,7 +11,8 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    AppendError, Failure, JsonObject, RoomHandle, Rooms, error::lock_errors,
+    AppendError, Failure, JsonObject, RoomHandle, Rooms,
+    error::lock_errors,
     head::membership_of,
     pipeline::{Draft, RoomGuard},
 };

@@ -161,7 +161,8 @@ impl Rooms {
     /// Makes a room (client-server specification, `POST /createRoom`).
     pub async fn create_room(&self, request: CreateRoom) -> Result<OwnedRoomId, CreateRoomError> {
         let rooms = self.clone();
-        self.run(async move { rooms.make_room(request).await }).await
+        self.run(async move { rooms.make_room(request).await })
+            .await
     }
 
     async fn make_room(&self, request: CreateRoom) -> Result<OwnedRoomId, CreateRoomError> {
@@ -178,6 +179,7 @@ impl Rooms {
             return Err(CreateRoomError::RemoteInvitee(remote.user_id.clone()));
         }
         let plan = Plan::of(request, version, alias);
+        self.number_all(&plan).await?;
         let created_at = self.creation_time();
         let create = self.create_event(&plan, created_at)?;
         let room_id = OwnedRoomId::try_from(create.room_id())
@@ -217,6 +219,25 @@ impl Rooms {
         }
     }
 
+    /// Numbers all users and state keys of the room at once, rather than each when its event comes.
+    async fn number_all(&self, plan: &Plan) -> Result<(), Failure> {
+        let request = &plan.request;
+        let mut users = vec![request.creator.clone()];
+        users.extend(request.invite.iter().map(|invitee| invitee.user_id.clone()));
+        let mut keys: Vec<(String, String)> = users
+            .iter()
+            .map(|user| (MEMBER.to_owned(), user.to_string()))
+            .collect();
+        let initial = request.initial_state.iter();
+        keys.extend(initial.map(|draft| (draft.event_type.clone(), draft.state_key.clone())));
+        let settings = ["m.room.create", "m.room.name", "m.room.topic"].into_iter();
+        let settings = settings.chain(plan.settings().into_iter().map(|(kind, _)| kind));
+        keys.extend(settings.map(|kind| (kind.to_owned(), String::new())));
+        self.0.interner.users(&users).await?;
+        self.0.interner.state_keys(&keys).await?;
+        Ok(())
+    }
+
     fn version_of(&self, request: &CreateRoom) -> Result<RoomVersion, CreateRoomError> {
         match &request.room_version {
             None => Ok(self.0.options.default_room_version),
@@ -231,8 +252,8 @@ impl Rooms {
         if name.is_empty() || name.contains([':', '\0']) || name.chars().any(char::is_whitespace) {
             return Err(invalid());
         }
-        let alias = RoomAliasId::parse(format!("#{name}:{}", self.0.server_name))
-            .map_err(|_| invalid())?;
+        let alias =
+            RoomAliasId::parse(format!("#{name}:{}", self.0.server_name)).map_err(|_| invalid())?;
         let (rooms, wanted) = (self.clone(), alias.clone());
         let read = move |view: &_| rooms.resolve_alias(view, &wanted);
         match self.0.store.read(read).await.map_err(Failure::from)? {
@@ -381,8 +402,8 @@ impl Plan {
     /// The content that `initial_state` gives for a state event with an empty state key.
     fn initial(&self, event_type: &str) -> Option<&JsonObject> {
         let mut initial = self.request.initial_state.iter().rev();
-        let found = initial
-            .find(|draft| draft.event_type == event_type && draft.state_key.is_empty())?;
+        let found =
+            initial.find(|draft| draft.event_type == event_type && draft.state_key.is_empty())?;
         Some(&found.content)
     }
 
@@ -455,7 +476,10 @@ impl Plan {
                 "m.room.history_visibility",
                 json!({ "history_visibility": "shared" }),
             ),
-            ("m.room.guest_access", json!({ "guest_access": guest_access })),
+            (
+                "m.room.guest_access",
+                json!({ "guest_access": guest_access }),
+            ),
         ] {
             if self.initial(event_type).is_none() {
                 settings.push((event_type, object(content)));

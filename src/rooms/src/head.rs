@@ -120,7 +120,9 @@ impl RoomState {
     /// The depth of the next event.
     pub(crate) fn next_depth(&self) -> i64 {
         self.head.as_ref().map_or(1, |head| {
-            i64::try_from(head.depth).unwrap_or(i64::MAX).saturating_add(1)
+            i64::try_from(head.depth)
+                .unwrap_or(i64::MAX)
+                .saturating_add(1)
         })
     }
 
@@ -195,22 +197,14 @@ impl RoomState {
 
     /// Replaces an event that was pruned.
     pub(crate) fn pruned(&mut self, event: &Arc<Event>) {
-        let is_current = |num: EventNum| {
-            self.kept
-                .iter()
-                .flatten()
-                .any(|kept| kept.num == num)
-        };
+        let is_current = |num: EventNum| self.kept.iter().flatten().any(|kept| kept.num == num);
         if is_current(event.num) {
             self.set_kept(event);
         }
     }
 
     fn set_kept(&mut self, event: &Arc<Event>) {
-        let Some(index) = KEPT
-            .iter()
-            .position(|kept| *kept == event.pdu.event_type())
-        else {
+        let Some(index) = KEPT.iter().position(|kept| *kept == event.pdu.event_type()) else {
             return;
         };
         self.kept[index] = Some(Arc::clone(event));

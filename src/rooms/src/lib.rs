@@ -86,6 +86,7 @@ struct Inner {
     slots: pipeline::Slots,
     positions: Arc<positions::Positions>,
     transactions: transaction::InFlight,
+    receipt_locks: receipts::ReceiptLocks,
     typing: Typing,
     /// When the newest room was made, in milliseconds: see `creation_time`.
     last_creation: AtomicU64,
@@ -149,6 +150,7 @@ impl Rooms {
             slots: pipeline::Slots::new(options.idle_rooms),
             positions,
             transactions: transaction::InFlight::default(),
+            receipt_locks: receipts::ReceiptLocks::default(),
             typing: Typing::new(Arc::clone(&clock)),
             last_creation: AtomicU64::new(0),
             tasks: TaskTracker::new(),
@@ -219,7 +221,10 @@ impl Rooms {
     /// The room of a number, from the newest view.
     pub(crate) async fn handle_now(&self, room: RoomNum) -> Result<RoomHandle, StoreError> {
         let rooms = self.clone();
-        self.0.store.read(move |view| rooms.handle(view, room)).await
+        self.0
+            .store
+            .read(move |view| rooms.handle(view, room))
+            .await
     }
 
     /// How many bytes the caches of decoded events and of state nodes take.

@@ -88,8 +88,12 @@ impl Rooms {
         let entry = positions.entry(room);
         if !entry.loaded.load(Ordering::SeqCst) {
             let stored = stored(view, room)?;
-            entry.timeline.fetch_max(stored.timeline.0, Ordering::SeqCst);
-            entry.receipts.fetch_max(stored.receipts.0, Ordering::SeqCst);
+            entry
+                .timeline
+                .fetch_max(stored.timeline.0, Ordering::SeqCst);
+            entry
+                .receipts
+                .fetch_max(stored.receipts.0, Ordering::SeqCst);
             entry.loaded.store(true, Ordering::SeqCst);
         }
         Ok(RoomPositions {

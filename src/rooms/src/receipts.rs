@@ -1,13 +1,16 @@
 //! Receipts: how far each user has read.
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use myelin_data::{
     Present,
     rooms::{Receipt, ReceiptKind, Receipts, ReceiptsByPos},
     topic::Changed,
 };
-use myelin_store::{Batch, CommitError, StoreError, Table, View};
+use myelin_store::{Batch, StoreError, View};
 use myelin_types::{Millis, Pos, RoomNum, UserNum};
 use ruma::{EventId, OwnedEventId, RoomId, UserId};
 use serde_json::Value;
@@ -17,8 +20,26 @@ use crate::{Failure, RoomHandle, Rooms, error::lock_errors, event::Event};
 
 /// How many relations are followed to find the thread of an event (receipts, "Threaded read receipts").
 const MOST_HOPS: usize = 3;
-/// How often setting receipts is tried while others set the same ones.
-const MOST_ATTEMPTS: usize = 8;
+/// How many locks there are for setting receipts; users share them by number.
+const LOCKS: usize = 64;
+
+/// Locks for setting receipts: what a user's devices set at the same time comes one after the other, since each looks at
+/// the receipts that are there first.
+pub(crate) struct ReceiptLocks([tokio::sync::Mutex<()>; LOCKS]);
+
+impl Default for ReceiptLocks {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| tokio::sync::Mutex::default()))
+    }
+}
+
+impl ReceiptLocks {
+    fn of(&self, user: &UserId) -> &tokio::sync::Mutex<()> {
+        let mut hasher = DefaultHasher::new();
+        user.hash(&mut hasher);
+        &self.0[hasher.finish() as usize % LOCKS]
+    }
+}
 
 /// Which events a receipt speaks of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,25 +117,17 @@ impl Rooms {
         receipts: Vec<NewReceipt>,
     ) -> Result<(), ReceiptError> {
         let (rooms, room_id, user) = (self.clone(), room_id.to_owned(), user.to_owned());
-        let receipts = Arc::new(receipts);
         self.run(async move {
-            for _ in 0..MOST_ATTEMPTS {
-                let now = rooms.0.clock.now();
-                let (reader, room_id, user) = (rooms.clone(), room_id.clone(), user.clone());
-                let receipts = Arc::clone(&receipts);
-                let read = move |view: &View| reader.plan(view, &room_id, &user, &receipts, now);
-                let work = rooms.0.store.read(read).await?;
-                if work.receipts.is_empty() {
-                    return Ok(());
-                }
-                match rooms.0.store.commit(batch(&work)).await {
-                    Ok(_) => return Ok(()),
-                    // Another device of the user was faster: look again.
-                    Err(CommitError::Expectation { table }) if table == Receipts::NAME => {}
-                    Err(error) => return Err(Failure::from(error).into()),
-                }
+            let lock = rooms.0.receipt_locks.of(&user).lock().await;
+            let now = rooms.0.clock.now();
+            let (reader, user) = (rooms.clone(), user.clone());
+            let read = move |view: &View| reader.plan(view, &room_id, &user, &receipts, now);
+            let work = rooms.0.store.read(read).await?;
+            if !work.receipts.is_empty() {
+                let committed = rooms.0.store.commit(batch(&work)).await;
+                committed.map_err(Failure::from)?;
             }
-            // Others have moved the receipts on each time; theirs are as new as ours.
+            drop(lock);
             Ok(())
         })
         .await
@@ -147,7 +160,9 @@ impl Rooms {
         room_id: &RoomId,
         user: &UserId,
     ) -> Result<(RoomHandle, UserNum), ReceiptError> {
-        let handle = self.find(view, room_id)?.ok_or(ReceiptError::RoomNotFound)?;
+        let handle = self
+            .find(view, room_id)?
+            .ok_or(ReceiptError::RoomNotFound)?;
         let user = self.joined_user(view, handle.num, user)?;
         Ok((handle, user.ok_or(ReceiptError::NotInRoom)?))
     }

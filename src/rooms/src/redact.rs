@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::{
     AppendError, Failure, JsonObject, Rooms, TransactionId,
-    error::{lock_errors, failures_append},
+    error::{failures_append, lock_errors},
     event::Event,
     membership::event_id,
     pipeline::{Draft, RoomGuard},
@@ -56,7 +56,12 @@ impl Rooms {
     pub async fn redact(&self, request: Redact) -> Result<OwnedEventId, RedactError> {
         let rooms = self.clone();
         self.run(async move {
-            let sender = rooms.0.interner.user(&request.sender).await.map_err(Failure::from)?;
+            let sender = rooms
+                .0
+                .interner
+                .user(&request.sender)
+                .await
+                .map_err(Failure::from)?;
             let sent_by = request.transaction.as_ref().map(SentBy::from);
             let transaction = match request.transaction {
                 None => None,

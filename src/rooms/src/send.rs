@@ -1,8 +1,6 @@
 //! Sending message and state events.
 
-use myelin_data::{
-    rooms::{Aliases, SentBy},
-};
+use myelin_data::rooms::{Aliases, SentBy};
 use myelin_rules::Membership;
 use myelin_store::StoreError;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, UserId};
@@ -11,7 +9,7 @@ use thiserror::Error;
 
 use crate::{
     AppendError, Failure, InviteError, JsonObject, Redact, RedactError, Rooms, TransactionId,
-    error::{lock_errors, failures_append},
+    error::{failures_append, lock_errors},
     membership::{MEMBER, event_id},
     pipeline::{Draft, RoomGuard},
     transaction::Begun,
@@ -115,7 +113,12 @@ impl Rooms {
         }
         let rooms = self.clone();
         self.run(async move {
-            let sender = rooms.0.interner.user(&request.sender).await.map_err(Failure::from)?;
+            let sender = rooms
+                .0
+                .interner
+                .user(&request.sender)
+                .await
+                .map_err(Failure::from)?;
             let sent_by = request.transaction.as_ref().map(SentBy::from);
             let transaction = match request.transaction {
                 None => None,
@@ -156,7 +159,9 @@ impl Rooms {
         let redacts = request.content.get("redacts").and_then(Value::as_str);
         let event_id = redacts
             .and_then(|redacts| OwnedEventId::try_from(redacts).ok())
-            .ok_or_else(|| SendError::BadContent("`redacts` is missing or no event id".to_owned()))?;
+            .ok_or_else(|| {
+                SendError::BadContent("`redacts` is missing or no event id".to_owned())
+            })?;
         let redaction = Redact {
             room_id: request.room_id,
             sender: request.sender,
@@ -214,13 +219,15 @@ impl RoomGuard {
             .get("membership")
             .and_then(Value::as_str)
             .and_then(Membership::from_value)
-            .ok_or_else(|| SendError::BadContent("`membership` is missing or unknown".to_owned()))?;
+            .ok_or_else(|| {
+                SendError::BadContent("`membership` is missing or unknown".to_owned())
+            })?;
         let target = UserId::parse(request.state_key.as_str())
             .map_err(|_| SendError::BadContent("the state key is no user id".to_owned()))?;
         match membership {
-            Membership::Invite => {
-                Ok(self.invite(&request.sender, &target, request.content).await?)
-            }
+            Membership::Invite => Ok(self
+                .invite(&request.sender, &target, request.content)
+                .await?),
             Membership::Join if request.sender == target => {
                 Ok(self.join(&target, request.content).await?)
             }

@@ -69,7 +69,14 @@ impl TransactionGuard {
         event: EventNum,
         event_id: &str,
     ) {
-        let (user, TransactionId { device_id, path, id }) = &self.key;
+        let (
+            user,
+            TransactionId {
+                device_id,
+                path,
+                id,
+            },
+        ) = &self.key;
         batch.put::<Transactions>(
             &(*user, device_id.clone(), path.clone(), id.clone()),
             &Transaction {
@@ -107,7 +114,14 @@ impl Rooms {
             lock: Some(lock.lock_owned().await),
             key,
         };
-        let (user, TransactionId { device_id, path, id }) = guard.key.clone();
+        let (
+            user,
+            TransactionId {
+                device_id,
+                path,
+                id,
+            },
+        ) = guard.key.clone();
         let row = (user, device_id, path, id);
         let done = self
             .0

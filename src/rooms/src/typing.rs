@@ -15,13 +15,13 @@ use tokio::sync::{Notify, watch};
 use crate::{Failure, Rooms};
 
 /// The longest time that one notification counts for.
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_mins(2);
 /// How many users at most are shown typing in a room. Further ones are not noted until one of them stops.
 const MOST_TYPISTS: usize = 32;
 /// In rooms with more joined members than this nobody is shown typing.
 const MOST_MEMBERS: u64 = 5_000;
 /// How long a room in which nobody types any more is remembered, for readers that have not seen it yet.
-const REMEMBERED: Duration = Duration::from_secs(15 * 60);
+const REMEMBERED: Duration = Duration::from_mins(15);
 /// The shortest sleep between two looks at the clock, which may be another than the runtime's.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(20);
 
@@ -337,7 +337,7 @@ mod tests {
     async fn time_ends_typing_and_wakes_readers() {
         let (clock, typing) = typing();
         let mut watch = typing.watch();
-        typing.set(ROOM, UserNum(1), Some(Duration::from_secs(3_600)));
+        typing.set(ROOM, UserNum(1), Some(Duration::from_hours(1)));
         assert!(watch.has_changed().is_ok_and(|changed| changed));
         let serial = *watch.borrow_and_update();
 
@@ -369,6 +369,9 @@ mod tests {
         for user in 0..100 {
             typing.set(ROOM, UserNum(user), Some(Duration::from_secs(10)));
         }
-        assert_eq!(typists(&typing, 0).map(|users| users.len()), Some(MOST_TYPISTS));
+        assert_eq!(
+            typists(&typing, 0).map(|users| users.len()),
+            Some(MOST_TYPISTS)
+        );
     }
 }

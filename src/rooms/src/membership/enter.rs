@@ -29,14 +29,16 @@ impl Rooms {
             if request.is_direct {
                 content.insert("is_direct".to_owned(), true.into());
             }
-            let event_id = guard.invite(&request.sender, &request.target, content).await?;
+            let event_id = guard
+                .invite(&request.sender, &request.target, content)
+                .await?;
             Ok(event_id)
         })
         .await
     }
 
     /// Joins a room (`POST /rooms/{roomId}/join`). Joining twice is one join: the first event's id is answered.
-    pub async fn join(&self, request: Enter) -> Result<OwnedEventId, JoinError> {
+    pub async fn join(&self, mut request: Enter) -> Result<OwnedEventId, JoinError> {
         let rooms = self.clone();
         self.run(async move {
             let guard = rooms.lock_known(&request.room_id).await?;
@@ -45,26 +47,18 @@ impl Rooms {
             {
                 return Ok(guard.already(&member)?.durable().await?);
             }
-            let content = content(
-                Stored::Join,
-                Some(&request.profile),
-                request.reason.as_deref(),
-            );
+            let content = request.content(Stored::Join);
             Ok(guard.join(&request.user, content).await?)
         })
         .await
     }
 
     /// Knocks on a room (`POST /knock/{roomIdOrAlias}`).
-    pub async fn knock(&self, request: Enter) -> Result<OwnedEventId, KnockError> {
+    pub async fn knock(&self, mut request: Enter) -> Result<OwnedEventId, KnockError> {
         let rooms = self.clone();
         self.run(async move {
             let guard = rooms.lock_known(&request.room_id).await?;
-            let content = content(
-                Stored::Knock,
-                Some(&request.profile),
-                request.reason.as_deref(),
-            );
+            let content = request.content(Stored::Knock);
             let sent = guard
                 .send_member(&request.user, &request.user, content)
                 .await?;
@@ -81,7 +75,6 @@ impl Rooms {
         }
     }
 }
-
 
 impl RoomGuard {
     /// Invites a local user with this content, and waits until that is durable.
@@ -207,9 +200,7 @@ impl RoomGuard {
             .await?;
         // The view may be older than the room's head: whoever it names must still be there.
         match found {
-            Some(user)
-                if membership_of(self.member(&user).await?.as_ref()) == Membership::Join =>
-            {
+            Some(user) if membership_of(self.member(&user).await?.as_ref()) == Membership::Join => {
                 Ok(Some(user))
             }
             _ => Ok(None),

@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use crate::{
     AppendError, Failure, JsonObject, Rooms,
-    error::{lock_errors, failures_append},
+    error::{failures_append, lock_errors},
     event::Event,
     pipeline::{Draft, Queued, RoomGuard},
 };
@@ -122,7 +122,13 @@ lock_errors!(
     ModerateError,
     ForgetError
 );
-failures_append!(InviteError, JoinError, KnockError, LeaveError, ModerateError);
+failures_append!(
+    InviteError,
+    JoinError,
+    KnockError,
+    LeaveError,
+    ModerateError
+);
 
 /// An invitation to be sent.
 #[derive(Clone, Debug)]
@@ -152,6 +158,8 @@ pub struct Enter {
     pub profile: Profile,
     /// Why.
     pub reason: Option<String>,
+    /// Further keys of the membership event's content.
+    pub extra: JsonObject,
 }
 
 /// An act on somebody else's membership.
@@ -166,7 +174,6 @@ pub struct Moderate {
     /// Why.
     pub reason: Option<String>,
 }
-
 
 /// The membership events of a user: their type.
 pub(crate) const MEMBER: &str = "m.room.member";
@@ -201,6 +208,21 @@ pub(crate) fn content(
         content.insert("reason".to_owned(), reason.into());
     }
     content
+}
+
+impl Enter {
+    fn content(&mut self, membership: Membership) -> JsonObject {
+        let mut content = std::mem::take(&mut self.extra);
+        for key in profile::OF_THE_EVENT {
+            content.remove(key);
+        }
+        content.extend(self::content(
+            membership,
+            Some(&self.profile),
+            self.reason.as_deref(),
+        ));
+        content
+    }
 }
 
 /// What became of a state event that was to be sent.

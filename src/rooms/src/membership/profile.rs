@@ -11,7 +11,7 @@ use crate::{AppendError, Failure, Rooms};
 const AT_ONCE: usize = 64;
 
 /// What in a membership event concerns the event itself and not the member: it does not pass on to the next one.
-const OF_THE_EVENT: [&str; 4] = [
+pub(super) const OF_THE_EVENT: [&str; 4] = [
     "reason",
     "is_direct",
     "third_party_invite",

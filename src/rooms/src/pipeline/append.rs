@@ -88,7 +88,10 @@ impl RoomGuard {
             draft.state_key.as_deref(),
             &draft.content,
         );
-        let keys: Vec<(&str, &str)> = keys.iter().map(|(kind, key)| (*kind, key.as_str())).collect();
+        let keys: Vec<(&str, &str)> = keys
+            .iter()
+            .map(|(kind, key)| (*kind, key.as_str()))
+            .collect();
         let auth: Vec<Arc<Event>> = self
             .state_events(&keys)
             .await?
@@ -103,7 +106,10 @@ impl RoomGuard {
             content: draft.content,
             redacts: draft.redacts,
             prev_events: self.state.prev_events(),
-            auth_events: auth.iter().map(|event| EventRef::from(&event.pdu)).collect(),
+            auth_events: auth
+                .iter()
+                .map(|event| EventRef::from(&event.pdu))
+                .collect(),
             depth: self.state.next_depth(),
             origin_server_ts: self.rooms.0.clock.now(),
         };
@@ -177,7 +183,9 @@ impl RoomGuard {
 
     async fn number(&self, pdu: &Pdu) -> Result<Numbered, AppendError> {
         let mut ids = vec![user_id(pdu.sender())?];
-        let state_key = pdu.state_key().filter(|_| pdu.event_type() == "m.room.member");
+        let state_key = pdu
+            .state_key()
+            .filter(|_| pdu.event_type() == "m.room.member");
         if let Some(target) = state_key {
             ids.push(user_id(target)?);
         }
@@ -204,7 +212,10 @@ impl RoomGuard {
             .0
             .store
             .read(move |view| {
-                let replaced = layers.state(&rooms, view, room, root, &[key])?.pop().flatten();
+                let replaced = layers
+                    .state(&rooms, view, room, root, &[key])?
+                    .pop()
+                    .flatten();
                 let nodes = layers.over(rooms.nodes(view, room));
                 let updated =
                     myelin_state::update(&nodes, root, &[(key, Some(num))]).map_err(tree_error)?;
@@ -218,7 +229,8 @@ impl RoomGuard {
     fn write(&mut self, event: &Arc<Event>, place: myelin_data::rooms::Place) {
         let traits = traits::of(&event.pdu);
         let before = self.state.head.take();
-        let notifying = before.as_ref().map_or(0, |head| head.notifying) + u64::from(traits.notifies);
+        let notifying =
+            before.as_ref().map_or(0, |head| head.notifying) + u64::from(traits.notifies);
         self.batch
             .put::<Events>(&(event.room, event.num), &event.record());
         self.batch.put::<EventIds>(
@@ -236,8 +248,8 @@ impl RoomGuard {
             },
         );
         // The sequence counts batches, so only the first event of a batch moves it on.
-        let sequence = before.as_ref().map_or(0, |head| head.sequence)
-            + u64::from(self.appended.is_empty());
+        let sequence =
+            before.as_ref().map_or(0, |head| head.sequence) + u64::from(self.appended.is_empty());
         self.state.head = Some(Head {
             sequence,
             extremities: vec![(event.num, event.header.event_id.clone())],

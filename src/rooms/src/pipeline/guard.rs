@@ -223,10 +223,8 @@ impl RoomGuard {
     /// Stores an event in its pruned form. `event` says already who pruned it.
     pub(crate) fn prune(&mut self, event: Event) {
         let event = Arc::new(event);
-        self.batch.put::<myelin_data::rooms::Events>(
-            &(event.room, event.num),
-            &event.record(),
-        );
+        self.batch
+            .put::<myelin_data::rooms::Events>(&(event.room, event.num), &event.record());
         if event.pdu.state_key().is_some() {
             self.layers.newest().replace(&event);
             self.state.pruned(&event);

@@ -26,7 +26,8 @@ impl Layer {
     /// Adds what a change of state wrote.
     pub(crate) fn add(&mut self, updated: &Updated, event: &Arc<Event>) -> Result<(), StoreError> {
         for (hash, bytes) in &updated.new_nodes {
-            let node = Node::found::<StoreError>(*hash, Some(bytes.as_slice())).map_err(tree_error)?;
+            let node =
+                Node::found::<StoreError>(*hash, Some(bytes.as_slice())).map_err(tree_error)?;
             self.nodes.insert(*hash, node);
         }
         self.replace(event);

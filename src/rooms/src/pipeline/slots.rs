@@ -63,7 +63,7 @@ impl SlotState {
 /// The slots by room. A slot that somebody holds (a writer, a waiter, a batch on its way) is never evicted; of the
 /// others the least recently used go when there are more than `idle`.
 pub(crate) struct Slots {
-    slots: Mutex<HashMap<RoomNum, Arc<Slot>>>,
+    by_room: Mutex<HashMap<RoomNum, Arc<Slot>>>,
     ticks: AtomicU64,
     idle: usize,
 }
@@ -71,7 +71,7 @@ pub(crate) struct Slots {
 impl Slots {
     pub(crate) fn new(idle: usize) -> Self {
         Self {
-            slots: Mutex::default(),
+            by_room: Mutex::default(),
             ticks: AtomicU64::new(0),
             idle: idle.max(1),
         }
@@ -80,13 +80,13 @@ impl Slots {
     /// The slot of a room.
     pub(crate) fn get(&self, handle: &RoomHandle) -> Arc<Slot> {
         let tick = self.ticks.fetch_add(1, Ordering::Relaxed);
-        let mut slots = self.slots.lock();
+        let mut slots = self.by_room.lock();
         if let Some(slot) = slots.get(&handle.num) {
             slot.last_used.store(tick, Ordering::Relaxed);
             return Arc::clone(slot);
         }
         // A quarter over the limit before anything is done, so that eviction is rare and its sorting pays off.
-        if slots.len() >= self.idle + self.idle / 4 + 1 {
+        if slots.len() > self.idle + self.idle / 4 {
             evict(&mut slots, self.idle);
         }
         let slot = Arc::new(Slot {
@@ -96,12 +96,6 @@ impl Slots {
         });
         slots.insert(handle.num, Arc::clone(&slot));
         slot
-    }
-
-    /// How many rooms are in memory.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.slots.lock().len()
     }
 }
 
@@ -115,5 +109,48 @@ fn evict(slots: &mut HashMap<RoomNum, Arc<Slot>>, keep: usize) {
     let excess = slots.len().saturating_sub(keep);
     for (_, room) in idle.into_iter().take(excess) {
         slots.remove(&room);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use myelin_data::rooms::Room;
+    use myelin_rules::RoomVersion;
+    use myelin_types::{Millis, RoomNum};
+
+    use super::Slots;
+    use crate::RoomHandle;
+
+    fn handle(num: u32) -> RoomHandle {
+        let version = RoomVersion::V11;
+        RoomHandle {
+            num: RoomNum(num),
+            version,
+            room: Arc::new(Room {
+                room_id: format!("!{num}:here.org"),
+                version: version.to_string(),
+                created_at: Millis(0),
+            }),
+        }
+    }
+
+    #[test]
+    fn held_slots_stay_and_the_least_recently_used_go() {
+        let slots = Slots::new(4);
+        let held = slots.get(&handle(0));
+        for num in 1..100 {
+            slots.get(&handle(num));
+        }
+        let rooms = slots.by_room.lock();
+        assert!(rooms.len() <= 6);
+        assert!(rooms.contains_key(&RoomNum(99)));
+        assert!(!rooms.contains_key(&RoomNum(1)));
+        assert!(
+            rooms
+                .get(&RoomNum(0))
+                .is_some_and(|slot| Arc::ptr_eq(slot, &held))
+        );
     }
 }

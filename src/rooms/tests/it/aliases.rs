@@ -24,13 +24,19 @@ async fn an_alias_is_made_once_by_a_member() {
         let rooms = server.rooms.clone();
         async move { rooms.create_alias(name, &room, &user(who)).await }
     };
-    assert!(matches!(create(BOB, alias()).await, Err(CreateAliasError::NotInRoom)));
+    assert!(matches!(
+        create(BOB, alias()).await,
+        Err(CreateAliasError::NotInRoom)
+    ));
     assert!(matches!(
         create(ALICE, room_alias_id!("#a:away.org")).await,
         Err(CreateAliasError::Remote)
     ));
     create(ALICE, alias()).await.expect("free");
-    assert!(matches!(create(ALICE, alias()).await, Err(CreateAliasError::Exists)));
+    assert!(matches!(
+        create(ALICE, alias()).await,
+        Err(CreateAliasError::Exists)
+    ));
     let nowhere = owned_room_id!("!nowhere:here.org");
     assert!(matches!(
         server
@@ -63,7 +69,10 @@ async fn its_maker_and_moderators_delete_an_alias() {
         rooms.delete_alias(alias(), &user(ALICE), false).await,
         Err(DeleteAliasError::NotFound)
     ));
-    rooms.create_alias(alias(), &room, &user(BOB)).await.expect("free");
+    rooms
+        .create_alias(alias(), &room, &user(BOB))
+        .await
+        .expect("free");
     let listed = json!({"alias": ALIAS});
     let canonical = state(&room, ALICE, "m.room.canonical_alias", "", listed.clone());
     rooms.send_state(canonical).await.expect("Alice may");
@@ -71,18 +80,36 @@ async fn its_maker_and_moderators_delete_an_alias() {
         rooms.delete_alias(alias(), &user(CHARLIE), false).await,
         Err(DeleteAliasError::NotAllowed)
     ));
-    rooms.delete_alias(alias(), &user(BOB), false).await.expect("his own");
+    rooms
+        .delete_alias(alias(), &user(BOB), false)
+        .await
+        .expect("his own");
     let content = server.content(&room, "m.room.canonical_alias", "");
     assert_eq!(content, listed, "Bob may not change the room's state");
 
-    rooms.create_alias(alias(), &room, &user(BOB)).await.expect("free again");
-    rooms.delete_alias(alias(), &user(ALICE), false).await.expect("a moderator");
-    assert_eq!(server.content(&room, "m.room.canonical_alias", ""), json!({}));
+    rooms
+        .create_alias(alias(), &room, &user(BOB))
+        .await
+        .expect("free again");
+    rooms
+        .delete_alias(alias(), &user(ALICE), false)
+        .await
+        .expect("a moderator");
+    assert_eq!(
+        server.content(&room, "m.room.canonical_alias", ""),
+        json!({})
+    );
     let gone = rooms.resolve_alias(&server.view(), alias()).expect("read");
     assert!(gone.is_none());
 
-    rooms.create_alias(alias(), &room, &user(BOB)).await.expect("free again");
-    rooms.delete_alias(alias(), &user("@admin:here.org"), true).await.expect("an admin");
+    rooms
+        .create_alias(alias(), &room, &user(BOB))
+        .await
+        .expect("free again");
+    rooms
+        .delete_alias(alias(), &user("@admin:here.org"), true)
+        .await
+        .expect("an admin");
     server.check_chain(&room);
 }
 
@@ -93,7 +120,11 @@ async fn the_directory_lists_what_moderators_publish() {
     server.join(&room, BOB).await;
     let set = |who, visibility| {
         let (rooms, room) = (server.rooms.clone(), room.clone());
-        async move { rooms.set_visibility(&room, &user(who), visibility, false).await }
+        async move {
+            rooms
+                .set_visibility(&room, &user(who), visibility, false)
+                .await
+        }
     };
     let num = server.handle(&room).num;
     let visibility = || server.rooms.visibility(&server.view(), num).expect("read");

@@ -11,9 +11,7 @@ use myelin_types::UserNum;
 use ruma::{OwnedRoomId, RoomId, owned_room_id};
 use serde_json::{Value, json};
 
-use crate::support::{
-    ALICE, BOB, CHARLIE, Server, enter, invite, moderate, state, user,
-};
+use crate::support::{ALICE, BOB, CHARLIE, Server, enter, invite, moderate, object, state, user};
 
 fn num(server: &Server, who: &str) -> UserNum {
     server
@@ -76,6 +74,27 @@ async fn joining_twice_is_one_join() {
 }
 
 #[tokio::test]
+async fn a_join_may_say_more() {
+    let server = Server::new().await;
+    let room = server.public_room().await;
+    let mut request = enter(&room, BOB);
+    request.reason = Some("curious".to_owned());
+    request.extra = object(json!({
+        "foo": "bar",
+        "membership": "ban",
+        "join_authorised_via_users_server": ALICE,
+    }));
+    server.rooms.join(request).await.expect("may join");
+    let expected = json!({
+        "membership": "join",
+        "displayname": BOB,
+        "reason": "curious",
+        "foo": "bar",
+    });
+    assert_eq!(server.content(&room, "m.room.member", BOB), expected);
+}
+
+#[tokio::test]
 async fn an_invitation_opens_a_private_room_once() {
     let server = Server::new().await;
     let room = private_room(&server).await;
@@ -111,10 +130,17 @@ async fn an_invitation_opens_a_private_room_once() {
         Err(InviteError::Append(AppendError::Forbidden(_)))
     ));
     assert!(matches!(
-        server.rooms.invite(invite(&room, ALICE, "@x:away.org")).await,
+        server
+            .rooms
+            .invite(invite(&room, ALICE, "@x:away.org"))
+            .await,
         Err(InviteError::RemoteTarget(_))
     ));
-    server.rooms.leave(&room, &user(BOB), None).await.expect("left");
+    server
+        .rooms
+        .leave(&room, &user(BOB), None)
+        .await
+        .expect("left");
     assert!(matches!(
         server.rooms.join(enter(&room, BOB)).await,
         Err(JoinError::Append(AppendError::Forbidden(_)))
@@ -126,17 +152,32 @@ async fn an_invitation_opens_a_private_room_once() {
 async fn declining_and_retracting_an_invitation() {
     let server = Server::new().await;
     let room = private_room(&server).await;
-    server.rooms.invite(invite(&room, ALICE, BOB)).await.expect("invited");
+    server
+        .rooms
+        .invite(invite(&room, ALICE, BOB))
+        .await
+        .expect("invited");
     server
         .rooms
         .leave(&room, &user(BOB), Some("busy".to_owned()))
         .await
         .expect("declined");
     assert_eq!(stripped(&server, &room, BOB), None);
-    assert_eq!(server.content(&room, "m.room.member", BOB)["reason"], "busy");
+    assert_eq!(
+        server.content(&room, "m.room.member", BOB)["reason"],
+        "busy"
+    );
 
-    server.rooms.invite(invite(&room, ALICE, BOB)).await.expect("invited");
-    server.rooms.kick(moderate(&room, ALICE, BOB)).await.expect("retracted");
+    server
+        .rooms
+        .invite(invite(&room, ALICE, BOB))
+        .await
+        .expect("invited");
+    server
+        .rooms
+        .kick(moderate(&room, ALICE, BOB))
+        .await
+        .expect("retracted");
     assert_eq!(server.membership(&room, BOB), "leave");
     assert_eq!(server.head(&room).invited, 0);
 }
@@ -146,9 +187,17 @@ async fn leaving_twice_and_leaving_what_one_is_not_in() {
     let server = Server::new().await;
     let room = server.public_room().await;
     server.join(&room, BOB).await;
-    server.rooms.leave(&room, &user(BOB), None).await.expect("left");
+    server
+        .rooms
+        .leave(&room, &user(BOB), None)
+        .await
+        .expect("left");
     let before = server.timeline(&room).len();
-    server.rooms.leave(&room, &user(BOB), None).await.expect("nothing to do");
+    server
+        .rooms
+        .leave(&room, &user(BOB), None)
+        .await
+        .expect("nothing to do");
     assert_eq!(server.timeline(&room).len(), before);
     assert!(matches!(
         server.rooms.leave(&room, &user(CHARLIE), None).await,
@@ -170,8 +219,15 @@ async fn kicking_needs_power_and_somebody_to_kick() {
         server.rooms.kick(moderate(&room, BOB, CHARLIE)).await,
         Err(ModerateError::Append(AppendError::Forbidden(_)))
     ));
-    server.rooms.kick(moderate(&room, ALICE, BOB)).await.expect("kicked");
-    assert_eq!(server.content(&room, "m.room.member", BOB)["reason"], "because");
+    server
+        .rooms
+        .kick(moderate(&room, ALICE, BOB))
+        .await
+        .expect("kicked");
+    assert_eq!(
+        server.content(&room, "m.room.member", BOB)["reason"],
+        "because"
+    );
     assert!(matches!(
         server.rooms.kick(moderate(&room, ALICE, BOB)).await,
         Err(ModerateError::TargetNotInRoom)
@@ -187,9 +243,20 @@ async fn a_ban_holds_until_it_is_lifted() {
         server.rooms.ban(moderate(&room, CHARLIE, BOB)).await,
         Err(ModerateError::Append(AppendError::Forbidden(_)))
     ));
-    server.rooms.ban(moderate(&room, ALICE, BOB)).await.expect("banned");
-    server.rooms.ban(moderate(&room, ALICE, BOB)).await.expect("still banned");
-    assert_eq!(members(&server, &room, Membership::Ban), [num(&server, BOB)]);
+    server
+        .rooms
+        .ban(moderate(&room, ALICE, BOB))
+        .await
+        .expect("banned");
+    server
+        .rooms
+        .ban(moderate(&room, ALICE, BOB))
+        .await
+        .expect("still banned");
+    assert_eq!(
+        members(&server, &room, Membership::Ban),
+        [num(&server, BOB)]
+    );
     assert!(matches!(
         server.rooms.join(enter(&room, BOB)).await,
         Err(JoinError::Append(AppendError::Forbidden(_)))
@@ -198,7 +265,11 @@ async fn a_ban_holds_until_it_is_lifted() {
         server.rooms.unban(moderate(&room, ALICE, CHARLIE)).await,
         Err(ModerateError::TargetNotInRoom)
     ));
-    server.rooms.unban(moderate(&room, ALICE, BOB)).await.expect("unbanned");
+    server
+        .rooms
+        .unban(moderate(&room, ALICE, BOB))
+        .await
+        .expect("unbanned");
     server.join(&room, BOB).await;
     server.check_chain(&room);
 }
@@ -211,14 +282,36 @@ async fn knocking_waits_for_an_invitation() {
         server.rooms.knock(enter(&room, BOB)).await,
         Err(KnockError::Append(AppendError::Forbidden(_)))
     ));
-    let rule = state(&room, ALICE, "m.room.join_rules", "", json!({"join_rule": "knock"}));
+    let rule = state(
+        &room,
+        ALICE,
+        "m.room.join_rules",
+        "",
+        json!({"join_rule": "knock"}),
+    );
     server.rooms.send_state(rule).await.expect("Alice may");
-    server.rooms.knock(enter(&room, BOB)).await.expect("knocked");
+    server
+        .rooms
+        .knock(enter(&room, BOB))
+        .await
+        .expect("knocked");
     assert_eq!(row(&server, &room, BOB).membership, Membership::Knock);
     assert!(stripped(&server, &room, BOB).is_some());
-    server.rooms.leave(&room, &user(BOB), None).await.expect("taken back");
-    server.rooms.knock(enter(&room, BOB)).await.expect("knocked");
-    server.rooms.invite(invite(&room, ALICE, BOB)).await.expect("let in");
+    server
+        .rooms
+        .leave(&room, &user(BOB), None)
+        .await
+        .expect("taken back");
+    server
+        .rooms
+        .knock(enter(&room, BOB))
+        .await
+        .expect("knocked");
+    server
+        .rooms
+        .invite(invite(&room, ALICE, BOB))
+        .await
+        .expect("let in");
     server.join(&room, BOB).await;
     server.check_chain(&room);
 }
@@ -248,17 +341,29 @@ async fn members_of_an_allowed_room_may_join() {
         let content = server.content(&room, "m.room.member", BOB);
         assert_eq!(content["join_authorised_via_users_server"], ALICE);
 
-        server.rooms.invite(invite(&room, ALICE, CHARLIE)).await.expect("invited");
+        server
+            .rooms
+            .invite(invite(&room, ALICE, CHARLIE))
+            .await
+            .expect("invited");
         server.join(&room, CHARLIE).await;
         let content = server.content(&room, "m.room.member", CHARLIE);
         assert_eq!(content.get("join_authorised_via_users_server"), None);
 
         // When nobody who may invite is left, members of the club stay outside.
-        server.rooms.leave(&room, &user(BOB), None).await.expect("left");
+        server
+            .rooms
+            .leave(&room, &user(BOB), None)
+            .await
+            .expect("left");
         let levels = json!({"invite": 100, "users": {}});
         let levels = state(&room, ALICE, "m.room.power_levels", "", levels);
         server.rooms.send_state(levels).await.expect("Alice may");
-        server.rooms.leave(&room, &user(ALICE), None).await.expect("left");
+        server
+            .rooms
+            .leave(&room, &user(ALICE), None)
+            .await
+            .expect("left");
         assert!(matches!(
             server.rooms.join(enter(&room, BOB)).await,
             Err(JoinError::Append(AppendError::Forbidden(_)))
@@ -276,10 +381,18 @@ async fn only_what_was_left_is_forgotten() {
         server.rooms.forget(&room, &user(BOB)).await,
         Err(ForgetError::StillInRoom)
     ));
-    server.rooms.leave(&room, &user(BOB), None).await.expect("left");
+    server
+        .rooms
+        .leave(&room, &user(BOB), None)
+        .await
+        .expect("left");
     let left = row(&server, &room, BOB);
     for _ in 0..2 {
-        server.rooms.forget(&room, &user(BOB)).await.expect("forgotten");
+        server
+            .rooms
+            .forget(&room, &user(BOB))
+            .await
+            .expect("forgotten");
     }
     let forgotten = row(&server, &room, BOB);
     assert!(forgotten.forgotten);
@@ -331,14 +444,34 @@ async fn deactivation_leaves_everything() {
     let invited = private_room(&server).await;
     let left = server.public_room().await;
     server.join(&joined, BOB).await;
-    server.rooms.invite(invite(&invited, ALICE, BOB)).await.expect("invited");
+    server
+        .rooms
+        .invite(invite(&invited, ALICE, BOB))
+        .await
+        .expect("invited");
     server.join(&left, BOB).await;
-    server.rooms.leave(&left, &user(BOB), None).await.expect("left");
-    server.rooms.leave_all(&user(BOB)).await.expect("left everything");
+    server
+        .rooms
+        .leave(&left, &user(BOB), None)
+        .await
+        .expect("left");
+    server
+        .rooms
+        .leave_all(&user(BOB))
+        .await
+        .expect("left everything");
     for room in [&joined, &invited, &left] {
         assert_eq!(server.membership(room, BOB), "leave");
         server.check_chain(room);
     }
-    server.rooms.leave_all(&user(BOB)).await.expect("nothing to do");
-    server.rooms.leave_all(&user(CHARLIE)).await.expect("nothing to do");
+    server
+        .rooms
+        .leave_all(&user(BOB))
+        .await
+        .expect("nothing to do");
+    server
+        .rooms
+        .leave_all(&user(CHARLIE))
+        .await
+        .expect("nothing to do");
 }

@@ -8,7 +8,7 @@ use myelin_rules::RoomVersion;
 use myelin_store::Batch;
 use serde_json::json;
 
-use crate::support::{ALICE, BOB, Server, message, state, transaction};
+use crate::support::{ALICE, BOB, Server, message, state, transaction, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_writers_make_one_chain() {
@@ -65,8 +65,14 @@ async fn concurrent_joins_are_all_counted() {
         let (rooms, room) = (server.rooms.clone(), room.clone());
         joining.push(tokio::spawn(async move {
             let who = format!("@user{user}:here.org");
-            rooms.join(crate::support::enter(&room, &who)).await.expect("may join");
-            rooms.send_message(message(&room, &who, "hello")).await.expect("may speak");
+            rooms
+                .join(crate::support::enter(&room, &who))
+                .await
+                .expect("may join");
+            rooms
+                .send_message(message(&room, &who, "hello"))
+                .await
+                .expect("may speak");
         }));
     }
     for joining in joining {
@@ -119,7 +125,11 @@ async fn a_failed_batch_takes_what_was_built_on_it_and_nothing_else() {
     }
     assert!(failures >= 1, "the first batch expected another head");
     assert_eq!(ids.len(), 16);
-    assert_eq!(server.timeline(&room).len(), before + 16, "each is there once");
+    assert_eq!(
+        server.timeline(&room).len(),
+        before + 16,
+        "each is there once"
+    );
     server.check_chain(&room);
 }
 
@@ -131,12 +141,26 @@ async fn a_message_costs_the_same_in_every_room() {
     server.join(&small, BOB).await;
     let large = server.public_room().await;
     server.join(&large, BOB).await;
+    let users: Vec<String> = (0..10_000)
+        .map(|user| format!("@user{user}:here.org"))
+        .collect();
+    // Numbered in one batch, since that is not what is measured.
+    let interner = server.rooms.interner();
+    let ids: Vec<_> = users.iter().map(|id| user(id)).collect();
+    interner.users(&ids).await.expect("numbered");
+    let keys: Vec<_> = users
+        .iter()
+        .map(|id| ("m.room.member".to_owned(), id.clone()))
+        .collect();
+    interner.state_keys(&keys).await.expect("numbered");
     let mut joining = Vec::new();
-    for user in 0..10_000 {
+    for who in users {
         let (rooms, room) = (server.rooms.clone(), large.clone());
         joining.push(tokio::spawn(async move {
-            let who = format!("@user{user}:here.org");
-            rooms.join(crate::support::enter(&room, &who)).await.expect("may join");
+            rooms
+                .join(crate::support::enter(&room, &who))
+                .await
+                .expect("may join");
         }));
     }
     for joining in joining {
@@ -144,14 +168,18 @@ async fn a_message_costs_the_same_in_every_room() {
     }
     for room in [&small, &large] {
         server.say(room, ALICE, "warm").await;
-        let before = server.store.counters();
+        let before = server.settled().await;
         let mut request = message(room, ALICE, "hello");
-        request.transaction = Some(transaction("PHONE", "1"));
+        request.transaction = Some(transaction("PHONE", room.as_str()));
         server.rooms.send_message(request).await.expect("sent");
-        let after = server.store.counters();
+        let after = server.settled().await;
         costs.push((after.puts - before.puts, after.batches - before.batches));
     }
-    assert_eq!(costs[0], (7, 1), "event, id, timeline, head, log, two for the transaction");
+    assert_eq!(
+        costs[0],
+        (7, 1),
+        "event, id, timeline, head, log, two for the transaction"
+    );
     assert_eq!(costs[1], costs[0]);
     assert_eq!(server.head(&large).joined, 10_002);
 }

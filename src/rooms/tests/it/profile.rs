@@ -15,7 +15,11 @@ async fn joined_rooms_show_the_new_profile_and_keep_the_rest() {
     for room in [&first, &second, &left] {
         server.join(room, BOB).await;
     }
-    server.rooms.leave(&left, &user(BOB), None).await.expect("left");
+    server
+        .rooms
+        .leave(&left, &user(BOB), None)
+        .await
+        .expect("left");
     let content = json!({
         "membership": "join",
         "displayname": "Bob",
@@ -28,7 +32,10 @@ async fn joined_rooms_show_the_new_profile_and_keep_the_rest() {
         .await
         .expect("Bob may");
     let handle = server.handle(&second);
-    let bob = server.rooms.interner().find_user(&server.view(), &user(BOB));
+    let bob = server
+        .rooms
+        .interner()
+        .find_user(&server.view(), &user(BOB));
     let bob = bob.expect("read").expect("known");
     let row = || {
         server
@@ -73,7 +80,11 @@ async fn joined_rooms_show_the_new_profile_and_keep_the_rest() {
     let nothing = json!({"membership": "join"});
     assert_eq!(server.content(&first, "m.room.member", BOB), nothing);
     assert_eq!(server.types(&first).len(), sent + 1);
-    server.rooms.update_profile(&user(ALICE), &Profile::default()).await.expect("updated");
+    server
+        .rooms
+        .update_profile(&user(ALICE), &Profile::default())
+        .await
+        .expect("updated");
     for room in [&first, &second, &left] {
         server.check_chain(room);
     }

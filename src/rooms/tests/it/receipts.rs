@@ -61,18 +61,24 @@ async fn receipts_move_forwards_only() {
     server.join(&room, BOB).await;
     let second = server.say(&room, ALICE, "2").await;
     for (event, expected) in [(&first, &first), (&second, &second), (&first, &second)] {
-        set(vec![receipt(event, Thread::Unthreaded)]).await.expect("set");
+        set(vec![receipt(event, Thread::Unthreaded)])
+            .await
+            .expect("set");
         let rows = rows(&server, &room);
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].1.event_id, expected.as_str());
     }
     let unknown = owned_event_id!("$unknown");
-    set(vec![receipt(&unknown, Thread::Unthreaded)]).await.expect("left out");
+    set(vec![receipt(&unknown, Thread::Unthreaded)])
+        .await
+        .expect("left out");
     let private = NewReceipt {
         kind: ReceiptKind::ReadPrivate,
         ..receipt(&second, Thread::Unthreaded)
     };
-    set(vec![receipt(&second, Thread::Main), private]).await.expect("set");
+    set(vec![receipt(&second, Thread::Main), private])
+        .await
+        .expect("set");
     assert_eq!(rows(&server, &room).len(), 3);
 }
 
@@ -96,10 +102,19 @@ async fn a_receipt_names_an_event_of_its_thread() {
             .set_receipts(&room, &alice, vec![receipt(event, thread)])
     };
     let thread = || Thread::Root(root.clone());
-    for (event, thread) in [(&root, thread()), (&reply, thread()), (&reaction, thread()), (&root, Thread::Main)] {
+    for (event, thread) in [
+        (&root, thread()),
+        (&reply, thread()),
+        (&reaction, thread()),
+        (&root, Thread::Main),
+    ] {
         set(event, thread).await.expect("it is in that thread");
     }
-    for (event, thread) in [(&reply, Thread::Main), (&reaction, Thread::Main), (&reply, Thread::Root(reply.clone()))] {
+    for (event, thread) in [
+        (&reply, Thread::Main),
+        (&reaction, Thread::Main),
+        (&reply, Thread::Root(reply.clone())),
+    ] {
         let set = set(event, thread.clone()).await;
         let own = thread == Thread::Root(reply.clone());
         assert_eq!(matches!(set, Err(ReceiptError::NotInThread)), !own);
@@ -137,8 +152,18 @@ async fn fully_read_markers_name_events_of_the_room() {
     let event = server.say(&room, ALICE, "1").await;
     let rooms = &server.rooms;
     let unknown = owned_event_id!("$unknown");
-    assert!(rooms.event_in_room(&room, &user(ALICE), &event).await.expect("read"));
-    assert!(!rooms.event_in_room(&room, &user(ALICE), &unknown).await.expect("read"));
+    assert!(
+        rooms
+            .event_in_room(&room, &user(ALICE), &event)
+            .await
+            .expect("read")
+    );
+    assert!(
+        !rooms
+            .event_in_room(&room, &user(ALICE), &unknown)
+            .await
+            .expect("read")
+    );
     assert!(matches!(
         rooms.event_in_room(&room, &user(BOB), &event).await,
         Err(ReceiptError::NotInRoom)
@@ -156,7 +181,11 @@ async fn positions_follow_events_and_receipts() {
     assert_eq!(said.timeline, server.store.watermark());
     server
         .rooms
-        .set_receipts(&room, &user(ALICE), vec![receipt(&event, Thread::Unthreaded)])
+        .set_receipts(
+            &room,
+            &user(ALICE),
+            vec![receipt(&event, Thread::Unthreaded)],
+        )
         .await
         .expect("set");
     let read = at(&server);
@@ -177,12 +206,29 @@ async fn members_may_be_seen_typing() {
     let typing = server.rooms.typing().clone();
     let serial = typing.serial();
     let timeout = Some(Duration::from_secs(10));
-    server.rooms.set_typing(&room, &user(BOB), timeout).await.expect("noted");
-    assert_eq!(typing.since(num, serial).map(|typing| typing.users.len()), Some(1));
-    server.rooms.set_typing(&room, &user(BOB), None).await.expect("noted");
-    assert_eq!(typing.since(num, serial).map(|typing| typing.users.len()), Some(0));
+    server
+        .rooms
+        .set_typing(&room, &user(BOB), timeout)
+        .await
+        .expect("noted");
+    assert_eq!(
+        typing.since(num, serial).map(|typing| typing.users.len()),
+        Some(1)
+    );
+    server
+        .rooms
+        .set_typing(&room, &user(BOB), None)
+        .await
+        .expect("noted");
+    assert_eq!(
+        typing.since(num, serial).map(|typing| typing.users.len()),
+        Some(0)
+    );
     assert!(matches!(
-        server.rooms.set_typing(&room, &user(CHARLIE), timeout).await,
+        server
+            .rooms
+            .set_typing(&room, &user(CHARLIE), timeout)
+            .await,
         Err(TypingError::NotInRoom)
     ));
 }

@@ -74,7 +74,11 @@ async fn who_may_not_redact() {
         server.rooms.redact(redact(&room, BOB, &hers)).await,
         Err(RedactError::NotAllowed)
     ));
-    server.rooms.redact(redact(&room, BOB, &his)).await.expect("his own");
+    server
+        .rooms
+        .redact(redact(&room, BOB, &his))
+        .await
+        .expect("his own");
     let unknown = owned_event_id!("$unknown");
     assert!(matches!(
         server.rooms.redact(redact(&room, ALICE, &unknown)).await,
@@ -94,7 +98,11 @@ async fn who_may_not_redact() {
         server.rooms.redact(redact(&room, ALICE, &create)).await,
         Err(RedactError::NotAllowed)
     ));
-    server.rooms.leave(&room, &user(BOB), None).await.expect("left");
+    server
+        .rooms
+        .leave(&room, &user(BOB), None)
+        .await
+        .expect("left");
     assert!(matches!(
         server.rooms.redact(redact(&room, BOB, &his)).await,
         Err(RedactError::Append(AppendError::Forbidden(_)))
@@ -105,12 +113,18 @@ async fn who_may_not_redact() {
 async fn redacted_state_counts_as_what_is_left_of_it() {
     let server = Server::new().await;
     let room = server.public_room().await;
-    let rules = server.state(&room, "m.room.history_visibility", "").expect("set");
+    let rules = server
+        .state(&room, "m.room.history_visibility", "")
+        .expect("set");
     let id = OwnedEventId::try_from(rules.pdu.event_id()).expect("an id");
     let levels = server.state(&room, "m.room.power_levels", "").expect("set");
     let levels = OwnedEventId::try_from(levels.pdu.event_id()).expect("an id");
     for id in [&id, &levels] {
-        server.rooms.redact(redact(&room, ALICE, id)).await.expect("redacted");
+        server
+            .rooms
+            .redact(redact(&room, ALICE, id))
+            .await
+            .expect("redacted");
     }
     let left = server.content(&room, "m.room.power_levels", "");
     assert_eq!(left["users"][ALICE], 100);
@@ -130,8 +144,16 @@ async fn redactions_by_send_and_by_transaction() {
     request.event_type = "m.room.redaction".to_owned();
     request.content = object(json!({"redacts": said, "reason": "r"}));
     request.transaction = Some(transaction("PHONE", "1"));
-    let first = server.rooms.send_message(request.clone()).await.expect("sent");
-    let again = server.rooms.send_message(request.clone()).await.expect("sent");
+    let first = server
+        .rooms
+        .send_message(request.clone())
+        .await
+        .expect("sent");
+    let again = server
+        .rooms
+        .send_message(request.clone())
+        .await
+        .expect("sent");
     assert_eq!(first, again);
     assert!(find(&server, &room, &said).pdu.content().is_empty());
     request.content = object(json!({}));

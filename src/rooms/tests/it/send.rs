@@ -29,7 +29,11 @@ async fn messages_are_sent_by_members_only() {
 async fn malformed_and_oversized_messages_are_refused() {
     let server = Server::new().await;
     let room = server.public_room().await;
-    for content in [json!({}), json!({"body": "x"}), json!({"msgtype": "m.text", "body": 1})] {
+    for content in [
+        json!({}),
+        json!({"body": "x"}),
+        json!({"msgtype": "m.text", "body": 1}),
+    ] {
         let mut request = message(&room, ALICE, "");
         request.content = object(content);
         assert!(matches!(
@@ -112,9 +116,15 @@ async fn canonical_aliases_must_point_to_the_room() {
     for (content, bad) in [
         (json!({"alias": "#missing:here.org"}), true),
         (json!({"alias": "#there:here.org"}), true),
-        (json!({"alias": "#here:here.org", "alt_aliases": ["#there:here.org"]}), true),
+        (
+            json!({"alias": "#here:here.org", "alt_aliases": ["#there:here.org"]}),
+            true,
+        ),
         (json!({"alias": "%here:here.org"}), false),
-        (json!({"alias": "#here:here.org", "alt_aliases": ["here"]}), false),
+        (
+            json!({"alias": "#here:here.org", "alt_aliases": ["here"]}),
+            false,
+        ),
     ] {
         match server.rooms.send_state(set(content)).await {
             Err(SendError::BadAlias(_)) => assert!(bad),
@@ -124,7 +134,9 @@ async fn canonical_aliases_must_point_to_the_room() {
     }
     server
         .rooms
-        .send_state(set(json!({"alias": "#here:here.org", "alt_aliases": ["#here:here.org"]})))
+        .send_state(set(
+            json!({"alias": "#here:here.org", "alt_aliases": ["#here:here.org"]}),
+        ))
         .await
         .expect("the alias points here");
 }
@@ -143,7 +155,11 @@ async fn a_transaction_is_done_once() {
     assert_ne!(send("PHONE", "2", "a").await.expect("sent"), first);
     assert_ne!(send("LAPTOP", "1", "a").await.expect("sent"), first);
     let (_, _, event) = &server.timeline(&room)[7 - 1];
-    let sent_by = event.header.transaction.as_ref().expect("it came by a request");
+    let sent_by = event
+        .header
+        .transaction
+        .as_ref()
+        .expect("it came by a request");
     assert_eq!(sent_by.device_id, "PHONE");
     assert_eq!(sent_by.transaction_id, "1");
 
@@ -165,7 +181,9 @@ async fn concurrent_repetitions_are_one_transaction() {
         let rooms = server.rooms.clone();
         let mut request = message(&room, ALICE, "once");
         request.transaction = Some(transaction("PHONE", "x"));
-        sending.push(tokio::spawn(async move { rooms.send_message(request).await }));
+        sending.push(tokio::spawn(
+            async move { rooms.send_message(request).await },
+        ));
     }
     let mut ids = std::collections::HashSet::new();
     for sending in sending {

@@ -12,7 +12,7 @@ use myelin_rooms::{
     RoomHandle, Rooms, SendMessage, SendState, TransactionId,
 };
 use myelin_rules::{RoomVersion, Signer, SigningKey};
-use myelin_store::{Scan, Store, View};
+use myelin_store::{OpenError, Scan, Store, View};
 use myelin_types::{Millis, MockClock, SeededRandom};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, server_name};
 use serde_json::{Value, json};
@@ -47,8 +47,7 @@ pub(crate) fn profile(name: &str) -> Profile {
     }
 }
 
-fn open(dir: &TempDir, clock: &Arc<MockClock>) -> Store {
-    let _ = clock;
+fn try_open(dir: &TempDir) -> Result<Store, OpenError> {
     Store::open(
         dir.path(),
         myelin_store::Options {
@@ -58,7 +57,6 @@ fn open(dir: &TempDir, clock: &Arc<MockClock>) -> Store {
             tables: tables(),
         },
     )
-    .expect("an empty directory can be opened")
 }
 
 async fn over(store: &Store, clock: &Arc<MockClock>, options: Options) -> Rooms {
@@ -84,7 +82,7 @@ impl Server {
     pub(crate) async fn with(options: Options) -> Server {
         let dir = TempDir::new().expect("temporary directories can be made");
         let clock = Arc::new(MockClock::new(Millis(1_700_000_000_000)));
-        let store = open(&dir, &clock);
+        let store = try_open(&dir).expect("an empty directory can be opened");
         let rooms = over(&store, &clock, options).await;
         Server {
             dir,
@@ -110,15 +108,7 @@ impl Server {
         // Tasks of the old server may hold the last handles for a moment.
         let mut attempts = 0;
         let store = loop {
-            match Store::open(
-                dir.path(),
-                myelin_store::Options {
-                    memory_budget: 64 << 20,
-                    product: PRODUCT,
-                    schema: SCHEMA,
-                    tables: tables(),
-                },
-            ) {
+            match try_open(&dir) {
                 Ok(store) => break store,
                 Err(error) if attempts > 100 => panic!("reopen the store: {error}"),
                 Err(_) => {
@@ -145,6 +135,19 @@ impl Server {
             .find(&self.view(), room)
             .expect("rooms can be read")
             .expect("the room exists")
+    }
+
+    /// The store's counters, once they count everything that was answered: they are added up after the answer.
+    pub(crate) async fn settled(&self) -> myelin_store::Counters {
+        let mut last = self.store.counters();
+        loop {
+            tokio::time::sleep(Duration::from_millis(25)).await;
+            let counters = self.store.counters();
+            if counters.batches == last.batches {
+                return counters;
+            }
+            last = counters;
+        }
     }
 
     /// A room of Alice's.
@@ -187,16 +190,16 @@ impl Server {
             .find_state_key(&view, kind, key)
             .expect("state keys can be read")?;
         let nodes = self.rooms.nodes(&view, handle.num);
-        let event =
-            myelin_state::get(&nodes, head.root(), num).expect("the state can be read")?;
+        let event = myelin_state::get(&nodes, head.root(), num).expect("the state can be read")?;
         self.rooms
             .event(&view, handle.num, event)
             .expect("events can be read")
     }
 
     pub(crate) fn content(&self, room: &RoomId, kind: &str, key: &str) -> Value {
-        self.state(room, kind, key)
-            .map_or(Value::Null, |event| Value::Object(event.pdu.content().clone()))
+        self.state(room, kind, key).map_or(Value::Null, |event| {
+            Value::Object(event.pdu.content().clone())
+        })
     }
 
     pub(crate) fn membership(&self, room: &RoomId, who: &str) -> String {
@@ -276,6 +279,7 @@ pub(crate) fn enter(room: &RoomId, who: &str) -> Enter {
         user: user(who),
         profile: profile(who),
         reason: None,
+        extra: JsonObject::new(),
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn redact_without(
     event: &str,
     key: &str,
 ) -> Result<String, ParseError> {
-    let rules = &version.rules().redaction;
+    let rules = version.rules().redaction;
     let members = Members::of(event).ok_or(ParseError::Malformed("event"))?;
     let event_type = members.get("type").ok_or(ParseError::Missing("type"))?;
     let event_type: Text<'_> =
@@ -56,7 +56,7 @@ pub(crate) fn redact_without(
 
 /// What a redaction leaves of the content of an event of `event_type`.
 pub fn redact_content(version: RoomVersion, event_type: &str, content: &Object) -> Object {
-    let rules = &version.rules().redaction;
+    let rules = version.rules().redaction;
     content
         .iter()
         .filter_map(|(key, value)| {
@@ -76,7 +76,7 @@ pub fn redact_content(version: RoomVersion, event_type: &str, content: &Object) 
 }
 
 fn write_content(
-    rules: &RedactionRules,
+    rules: RedactionRules,
     event_type: &str,
     content: &str,
     out: &mut String,
@@ -103,7 +103,7 @@ fn write_content(
     Ok(())
 }
 
-fn survives(rules: &RedactionRules, key: &str) -> bool {
+fn survives(rules: RedactionRules, key: &str) -> bool {
     match key {
         "event_id" | "type" | "room_id" | "sender" | "state_key" | "content" | "hashes"
         | "signatures" | "depth" | "prev_events" | "auth_events" | "origin_server_ts" => true,
@@ -112,7 +112,7 @@ fn survives(rules: &RedactionRules, key: &str) -> bool {
     }
 }
 
-fn content_fate(rules: &RedactionRules, event_type: &str, key: &str) -> Fate {
+fn content_fate(rules: RedactionRules, event_type: &str, key: &str) -> Fate {
     match (event_type, key) {
         ("m.room.member", "membership")
         | ("m.room.join_rules", "join_rule")

@@ -315,8 +315,8 @@ pub fn verify_json(
     )
 }
 
-/// Verifies a signature in unpadded base64.
-pub(crate) fn verify_one(key: &[u8], message: &[u8], signature: &str) -> bool {
+/// Verifies a signature (base64) of `message` by an ed25519 public key.
+pub fn verify_one(key: &[u8], message: &[u8], signature: &str) -> bool {
     BASE64.decode(signature).is_ok_and(|signature| {
         UnparsedPublicKey::new(&ED25519, key)
             .verify(message, &signature)

@@ -234,7 +234,9 @@ fn check_power_levels<S: AuthState>(
         return Ok(());
     };
     let above_sender = |level: i64| PowerLevel::Level(level) > sender_level;
-    // 10.6. Changes of single levels
+    // 10.6. Changes of single levels. What counts is what the events say: a level that is not there is neither the
+    // default nor above anybody. The spec leaves this open (matrix-spec issue 2388), most servers read it like this,
+    // and a different reading would split rooms from them.
     for ((field, current), (_, new)) in current.single().into_iter().zip(new.single()) {
         let too_high = |level: Option<i64>| level.is_some_and(above_sender);
         if current != new && (too_high(current) || too_high(new)) {

@@ -186,6 +186,8 @@ mod tests {
             ("@room", "hey@room", true),
             ("?", "a bc", true),
             ("?", "ab", false),
+            ("*?", "ä", true),
+            ("ÄB?", "x äbc", true),
             ("", "", true),
             ("", "a", false),
             ("a b", "x a b y", true),

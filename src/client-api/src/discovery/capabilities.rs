@@ -2,48 +2,71 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3capabilities>
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use axum::extract::State;
+use axum::{Json, extract::State};
 use myelin_rules::RoomVersion;
-use ruma::{
-    RoomVersionId,
-    api::client::discovery::get_capabilities::{
-        v3::{
-            self, Capabilities, ChangePasswordCapability, GetLoginTokenCapability,
-            ProfileFieldsCapability, RoomVersionStability, RoomVersionsCapability,
-            ThirdPartyIdChangesCapability, Request as Operation, Response,
-        },
-    },
-};
+use ruma::api::auth_scheme::AccessToken;
+use serde_json::{Map, Value, json};
 
-use crate::{
-    About,
-    error::{Refusal, Result},
-    extract::{Reply, Request},
-};
+use crate::{About, extract::Call};
 
-/// Answers with what works here.
-#[expect(deprecated, reason = "clients older than the profile_fields capability look for the two before it")]
+/// Answers with what works here. Capabilities that have their default are said all the same: clients look for them.
 pub(crate) async fn get(
     State(about): State<Arc<About>>,
-    _: Request<Operation>,
-) -> Result<Reply<Response>> {
-    let version = |version: RoomVersion| {
-        RoomVersionId::try_from(version.as_str()).map_err(Refusal::internal)
-    };
-    let available = RoomVersion::ALL
+    _: Call<AccessToken>,
+) -> Json<Value> {
+    let available: Map<String, Value> = RoomVersion::ALL
         .iter()
-        .map(|known| Ok((version(*known)?, RoomVersionStability::Stable)))
-        .collect::<Result<BTreeMap<_, _>>>()?;
-    let mut capabilities = Capabilities::new();
-    capabilities.room_versions =
-        RoomVersionsCapability::new(version(about.default_room_version)?, available);
-    capabilities.change_password = ChangePasswordCapability::new(true);
-    capabilities.set_displayname = v3::SetDisplayNameCapability::new(true);
-    capabilities.set_avatar_url = v3::SetAvatarUrlCapability::new(true);
-    capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
-    capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
-    capabilities.get_login_token = GetLoginTokenCapability::new(false);
-    Ok(Reply(Response::new(capabilities)))
+        .map(|version| (version.as_str().to_owned(), json!("stable")))
+        .collect();
+    Json(json!({
+        "capabilities": {
+            "m.change_password": { "enabled": true },
+            "m.room_versions": {
+                "default": about.default_room_version.as_str(),
+                "available": available,
+            },
+            "m.set_displayname": { "enabled": true },
+            "m.set_avatar_url": { "enabled": true },
+            "m.profile_fields": { "enabled": true },
+            "m.3pid_changes": { "enabled": false },
+            "m.get_login_token": { "enabled": false },
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::Server;
+
+    #[tokio::test]
+    async fn capabilities_are_told_to_users() {
+        let server = Server::with(|config| {
+            config.rooms.default_version = ruma::RoomVersionId::V11;
+        })
+        .await;
+        let alice = server.register("alice").await;
+        let capabilities = server.get("/capabilities", &alice).await.ok()["capabilities"].clone();
+        assert_eq!(capabilities["m.change_password"]["enabled"], true);
+        assert_eq!(capabilities["m.room_versions"]["default"], "11");
+        let available = &capabilities["m.room_versions"]["available"];
+        for version in 1..=12 {
+            assert_eq!(available[version.to_string()], "stable");
+        }
+        for (name, enabled) in [
+            ("m.profile_fields", true),
+            ("m.3pid_changes", false),
+            ("m.get_login_token", false),
+        ] {
+            let told = capabilities.get(name).map_or(json!(enabled), |told| told["enabled"].clone());
+            assert_eq!(told, enabled, "{name}");
+        }
+        // What is told is so.
+        let room = server.room(&alice, &json!({})).await;
+        let create = server.state(&room, &alice, "m.room.create").await.ok();
+        assert_eq!(create["room_version"], "11");
+    }
 }

@@ -44,7 +44,13 @@ pub(crate) fn database(pools: &Pools) -> Result<Options, EngineError> {
             LogLevel::Error | LogLevel::Fatal => {
                 tracing::error!(engine = message.trim_end(), "the engine reports");
             }
-            _ => tracing::info!(engine = message.trim_end(), "the engine reports"),
+            // The headers are a thousand lines of settings, and come whatever the level.
+            LogLevel::Header | LogLevel::Debug => {
+                tracing::trace!(engine = message.trim_end(), "the engine reports");
+            }
+            LogLevel::Info | LogLevel::Warn => {
+                tracing::info!(engine = message.trim_end(), "the engine reports");
+            }
         },
     ));
     Ok(options)

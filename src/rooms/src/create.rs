@@ -1,6 +1,10 @@
 //! Making a room: every event of it in the specification's order, in one batch.
 
-use std::{str::FromStr, sync::Arc, sync::atomic::Ordering};
+use std::{
+    collections::HashSet,
+    str::FromStr,
+    sync::{Arc, atomic::Ordering},
+};
 
 use myelin_data::{
     Present,
@@ -306,7 +310,11 @@ struct Plan {
 }
 
 impl Plan {
-    fn of(request: CreateRoom, version: RoomVersion, alias: Option<OwnedRoomAliasId>) -> Self {
+    fn of(mut request: CreateRoom, version: RoomVersion, alias: Option<OwnedRoomAliasId>) -> Self {
+        let mut invited = HashSet::new();
+        request
+            .invite
+            .retain(|invitee| invited.insert(invitee.user_id.clone()));
         let preset = request.preset.unwrap_or(match request.visibility {
             Visibility::Public => Preset::PublicChat,
             Visibility::Private => Preset::PrivateChat,
@@ -379,7 +387,6 @@ impl Plan {
             ("kick", 50.into()),
             ("redact", 50.into()),
             ("invite", invite.into()),
-            ("historical", 100.into()),
             (
                 "events",
                 json!({

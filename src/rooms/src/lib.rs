@@ -23,6 +23,7 @@ mod transaction;
 mod typing;
 
 pub mod read;
+pub mod remote;
 pub mod token;
 
 pub use aliases::{CreateAliasError, DeleteAliasError, ListAliasesError};
@@ -53,6 +54,7 @@ use myelin_store::{Store, StoreError, View};
 use myelin_types::{Clock, Random, RoomNum};
 use ruma::{OwnedServerName, RoomId, ServerName, UserId};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 pub use myelin_rules::Object as JsonObject;
 
@@ -247,7 +249,7 @@ impl Rooms {
         T: Send + 'static,
         E: From<Failure> + Send + 'static,
     {
-        match self.0.tasks.spawn(work).await {
+        match self.0.tasks.spawn(work.in_current_span()).await {
             Ok(result) => result,
             Err(_) => Err(Failure::CutShort.into()),
         }

@@ -289,6 +289,9 @@ impl RoomGuard {
                 count(&mut head.invited, Membership::Invite, before, after);
             }
         }
+        if after != Membership::Join {
+            self.gone.push(user);
+        }
         let entered = self.entered(replaced, before, after, user).await?;
         self.batch.put::<UserRooms>(
             &(user, room),

@@ -12,7 +12,7 @@ use myelin_data::{
 };
 use myelin_state::Root;
 use myelin_store::{Batch, Commit, StoreError, Table, View};
-use myelin_types::{Pos, RoomNum};
+use myelin_types::{Pos, RoomNum, UserNum};
 use ruma::UserId;
 use tokio::sync::OwnedMutexGuard;
 
@@ -39,6 +39,8 @@ pub(crate) struct RoomGuard {
     pub(super) batch: Batch,
     pub(super) appended: Vec<Arc<Event>>,
     pruned: Vec<Arc<Event>>,
+    /// Who is not in the room any more.
+    pub(super) gone: Vec<UserNum>,
 }
 
 /// A batch in the committer's queue.
@@ -52,6 +54,7 @@ pub(crate) struct Queued {
     layer: Arc<Layer>,
     appended: Vec<Arc<Event>>,
     pruned: Vec<Arc<Event>>,
+    gone: Vec<UserNum>,
 }
 
 impl Rooms {
@@ -88,6 +91,7 @@ impl Rooms {
             batch: Batch::new(),
             appended: Vec::new(),
             pruned: Vec::new(),
+            gone: Vec::new(),
             slot,
         }
     }
@@ -264,6 +268,7 @@ impl RoomGuard {
             layer,
             appended: self.appended,
             pruned: self.pruned,
+            gone: self.gone,
         }
     }
 }
@@ -287,9 +292,14 @@ impl Queued {
                     self.rooms.0.events.redacted(event.num, Some(pos));
                 }
                 self.durable.store(true, Ordering::SeqCst);
+                for user in &self.gone {
+                    self.rooms.0.typing.set(self.slot.handle.num, *user, None);
+                }
+                metrics::counter!("rooms_events_total").increment(self.appended.len() as u64);
                 Ok(pos)
             }
             Err(error) => {
+                metrics::counter!("rooms_failed_batches_total").increment(1);
                 for event in &self.pruned {
                     self.rooms.0.events.redacted(event.num, None);
                 }

@@ -47,3 +47,96 @@ fn special(event: &Pdu, message: bool) -> bool {
             "m.room.member" | "m.room.tombstone" | "m.call.invite" | "m.rtc.notification"
         )
 }
+
+#[cfg(test)]
+mod tests {
+    use myelin_rules::{EventBuilder, EventRef, RoomVersion, Signer, SigningKey};
+    use myelin_types::Millis;
+    use serde_json::{Value, json};
+
+    use super::of;
+
+    fn check(event_type: &str, state_key: Option<&str>, content: Value, expected: [bool; 4]) {
+        let Value::Object(content) = content else {
+            panic!("the cases are objects");
+        };
+        let builder = EventBuilder {
+            room_id: Some("!r:here.org".to_owned()),
+            sender: "@alice:here.org".to_owned(),
+            event_type: event_type.to_owned(),
+            state_key: state_key.map(str::to_owned),
+            content,
+            redacts: None,
+            prev_events: vec![EventRef::id("$a")],
+            auth_events: Vec::new(),
+            depth: 1,
+            origin_server_ts: Millis(0),
+        };
+        let signer = Signer::new("here.org", SigningKey::from_seed("a_test", [7; 32]));
+        let event = builder
+            .sign(RoomVersion::V11, &signer)
+            .expect("a small event");
+        let traits = of(&event);
+        assert_eq!(
+            [
+                traits.state,
+                traits.notifies,
+                traits.special,
+                traits.threaded
+            ],
+            expected,
+            "{event_type}"
+        );
+    }
+
+    #[test]
+    fn traits_follow_the_default_rules() {
+        let text = |extra: Value| {
+            let mut content = json!({"msgtype": "m.text", "body": "hello"});
+            for (key, value) in extra.as_object().into_iter().flatten() {
+                content[key] = value.clone();
+            }
+            content
+        };
+        let message = "m.room.message";
+        let quiet = json!({"m.mentions": {}});
+        check(message, None, text(quiet), [false, true, false, false]);
+        check(message, None, text(json!({})), [false, true, true, false]);
+        let mention = json!({"m.mentions": {"user_ids": ["@bob:here.org"]}});
+        check(message, None, text(mention), [false, true, true, false]);
+        let everybody = json!({"m.mentions": {"room": true}});
+        check(message, None, text(everybody), [false, true, true, false]);
+        let notice = json!({"msgtype": "m.notice", "m.mentions": {}});
+        check(message, None, text(notice), [false, false, false, false]);
+        let edit = json!({
+            "m.mentions": {},
+            "m.relates_to": {"rel_type": "m.replace", "event_id": "$a"},
+        });
+        check(message, None, text(edit), [false, false, false, false]);
+        let thread = json!({
+            "m.mentions": {},
+            "m.relates_to": {"rel_type": "m.thread", "event_id": "$a"},
+        });
+        check(message, None, text(thread), [false, true, false, true]);
+        check("m.reaction", None, json!({}), [false, false, false, false]);
+        check(
+            "m.room.name",
+            Some(""),
+            json!({}),
+            [true, false, false, false],
+        );
+        let member = json!({"membership": "invite"});
+        check(
+            "m.room.member",
+            Some("@b:x"),
+            member,
+            [true, false, true, false],
+        );
+        check(
+            "m.room.encrypted",
+            None,
+            json!({}),
+            [false, true, true, false],
+        );
+    }
+}

@@ -77,7 +77,7 @@ async fn events_come_in_the_order_of_the_specification() {
     request.name = Some("The Grand Duke".to_owned());
     request.topic = Some("happy hour".to_owned());
     request.is_direct = true;
-    request.invite = vec![invitee(BOB), invitee(CHARLIE)];
+    request.invite = vec![invitee(BOB), invitee(CHARLIE), invitee(BOB)];
     request.creation_content = object(json!({"room_version": "nonsense", "extra": 1}));
     request.initial_state = vec![
         StateDraft {

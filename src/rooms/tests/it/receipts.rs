@@ -224,6 +224,21 @@ async fn members_may_be_seen_typing() {
         typing.since(num, serial).map(|typing| typing.users.len()),
         Some(0)
     );
+    server
+        .rooms
+        .set_typing(&room, &user(BOB), timeout)
+        .await
+        .expect("noted");
+    server
+        .rooms
+        .leave(&room, &user(BOB), None)
+        .await
+        .expect("left");
+    assert_eq!(
+        typing.since(num, serial).map(|typing| typing.users.len()),
+        Some(0),
+        "who leaves does not type any more"
+    );
     assert!(matches!(
         server
             .rooms

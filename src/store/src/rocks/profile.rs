@@ -44,11 +44,11 @@ pub(crate) fn database(pools: &Pools) -> Result<Options, EngineError> {
             LogLevel::Error | LogLevel::Fatal => {
                 tracing::error!(engine = message.trim_end(), "the engine reports");
             }
-            // The headers are a thousand lines of settings, and come whatever the level.
-            LogLevel::Header | LogLevel::Debug => {
+            // The headers are a thousand lines of settings. They come whatever the level, and call themselves infos.
+            LogLevel::Header | LogLevel::Debug | LogLevel::Info => {
                 tracing::trace!(engine = message.trim_end(), "the engine reports");
             }
-            LogLevel::Info | LogLevel::Warn => {
+            LogLevel::Warn => {
                 tracing::info!(engine = message.trim_end(), "the engine reports");
             }
         },

@@ -4,7 +4,6 @@ use std::fmt;
 
 /// Why an event is not allowed. Each variant names the condition; the text is fit for the user who sent the event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum AuthError {
     /// The state has no create event, or that of another room.
     #[error("the room has no create event")]

@@ -13,8 +13,10 @@ const ABSENCES: &[(&str, &[&str])] = &[
     ("data", &["axum", "rocksdb"]),
     ("rooms", &["axum", "rocksdb"]),
     ("accounts", &["axum", "rocksdb"]),
+    ("federation", &["axum", "rocksdb"]),
     ("sync", &["axum", "rocksdb"]),
     ("client-api", &["rocksdb"]),
+    ("federation-api", &["rocksdb"]),
     ("homeserver", &["rocksdb"]),
     ("testkit", &["rocksdb"]),
 ];

@@ -1,0 +1,170 @@
+//! The parts that hold data, opened in their order; the running server and the operator's offline commands share them.
+
+use std::sync::Arc;
+
+use myelin_accounts::Accounts;
+use myelin_client_api::{About, AppState, Limiter};
+use myelin_config::Config;
+use myelin_data::Interner;
+use myelin_rooms::Rooms;
+use myelin_rules::{RoomVersion, Signer};
+use myelin_store::Store;
+use myelin_sync::Sync;
+use myelin_types::{Clock, Random, SystemClock, SystemRandom};
+
+use crate::{
+    data_dir::{DataDir, DataDirError},
+    memory,
+};
+
+/// Time and chance, as the server meets them.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Where random bytes come from.
+    pub random: Arc<dyn Random>,
+}
+
+impl Default for Surroundings {
+    /// The system's clock and random source.
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom::new()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Surroundings")
+    }
+}
+
+/// Why the data could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data directory or the signing key.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The database.
+    #[error("open the database")]
+    Store(#[from] myelin_store::OpenError),
+    /// The numbers of users, rooms and events.
+    #[error("restore the counters")]
+    Interner(#[from] myelin_data::interner::InternError),
+    /// The accounts.
+    #[error("open the accounts")]
+    Accounts(#[from] myelin_accounts::OpenError),
+    /// A task was cut short by the shutdown.
+    #[error("the opening was interrupted")]
+    Interrupted,
+}
+
+/// Store, rooms and accounts.
+#[derive(Clone, Debug)]
+pub struct Core {
+    /// The database.
+    pub store: Store,
+    /// The rooms.
+    pub rooms: Rooms,
+    /// The accounts.
+    pub accounts: Accounts,
+}
+
+impl Core {
+    /// Opens everything in the configured data directory, and makes it at the first start.
+    pub async fn open(config: &Config, surroundings: &Surroundings) -> Result<Core, OpenError> {
+        let Surroundings { clock, random } = surroundings;
+        let name = &config.server.name;
+        let budget = memory::budget(&config.server);
+
+        let data_dir = DataDir::open(&config.server.data_dir, name)?;
+        let key = data_dir.signing_key(&**random)?;
+        let signer = Arc::new(Signer::new(name.as_str(), key));
+
+        let store = {
+            let database = data_dir.database();
+            let options = myelin_store::Options {
+                memory_budget: budget / 2,
+                product: myelin_data::PRODUCT,
+                schema: myelin_data::SCHEMA,
+                tables: myelin_data::tables(),
+            };
+            tokio::task::spawn_blocking(move || Store::open(&database, options))
+                .await
+                .map_err(|_| OpenError::Interrupted)??
+        };
+        let interner = Interner::open(store.clone()).await?;
+        let rooms = Rooms::open(
+            store.clone(),
+            interner.clone(),
+            signer,
+            name.clone(),
+            Arc::clone(clock),
+            Arc::clone(random),
+            myelin_rooms::Options {
+                default_room_version: default_room_version(config),
+                event_cache_bytes: budget as u64 / 4,
+                node_cache_bytes: budget / 8,
+                ..myelin_rooms::Options::default()
+            },
+        );
+        let accounts = Accounts::open(
+            store.clone(),
+            interner,
+            Arc::clone(clock),
+            Arc::clone(random),
+            myelin_accounts::Settings::new(name.clone(), &config.registration, &config.accounts),
+        )?;
+        Ok(Core {
+            store,
+            rooms,
+            accounts,
+        })
+    }
+
+    /// What endpoints and operators' commands work with.
+    pub(crate) fn app_state(&self, config: &Config) -> AppState {
+        let well_known = &config.well_known;
+        let about = About {
+            client_base_url: well_known
+                .client
+                .as_ref()
+                .or(config.server.public_base_url.as_ref())
+                .cloned(),
+            federation: well_known.server.clone(),
+            support_page: well_known.support_page.clone(),
+            support_contacts: well_known.support_contacts.clone(),
+            default_room_version: default_room_version(config),
+        };
+        AppState {
+            accounts: self.accounts.clone(),
+            rooms: self.rooms.clone(),
+            sync: Sync::new(self.rooms.clone(), self.accounts.clone()),
+            about: Arc::new(about),
+            limiter: Arc::new(Limiter::new(&config.rate_limits)),
+            max_body: config.limits.max_request_body.as_usize(),
+            trusted_proxies: Arc::new(config.listen.trusted_proxies.clone()),
+        }
+    }
+
+    /// Waits until all that was begun is durable, then closes the database.
+    pub async fn close(&self) {
+        self.rooms.drain().await;
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || store.close())
+            .await
+            .ok();
+    }
+}
+
+fn default_room_version(config: &Config) -> RoomVersion {
+    config
+        .rooms
+        .default_version
+        .as_str()
+        .parse()
+        .expect("the configuration was validated")
+}

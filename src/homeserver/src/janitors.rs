@@ -1,0 +1,26 @@
+//! The small steps that keep what is temporary from piling up.
+
+use std::{sync::Arc, time::Duration};
+
+use myelin_client_api::AppState;
+use myelin_runtime::Tasks;
+
+const EVERY: Duration = Duration::from_mins(1);
+
+/// Starts all janitors.
+pub(crate) fn start(state: &AppState, tasks: &Tasks) {
+    let accounts = state.accounts.clone();
+    let soft = tasks.soft().clone();
+    tasks.periodic("accounts' janitor", EVERY, move || {
+        let (accounts, soft) = (accounts.clone(), soft.clone());
+        async move {
+            while accounts.tidy().await? && !soft.is_cancelled() {}
+            Ok::<_, myelin_accounts::Failure>(())
+        }
+    });
+    let limiter = Arc::clone(&state.limiter);
+    tasks.periodic("rate limits' janitor", EVERY, move || {
+        limiter.forget_quiet();
+        async { Ok::<_, String>(()) }
+    });
+}

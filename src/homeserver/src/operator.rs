@@ -1,0 +1,163 @@
+//! The operator's commands, carried out on the parts that hold the data.
+
+use std::{error::Error, path::PathBuf};
+
+use myelin_accounts::Secret;
+use myelin_client_api::AppState;
+use myelin_types::UserNum;
+use ruma::{OwnedUserId, UserId};
+use serde_json::{Value, json};
+
+use crate::{
+    backup,
+    control::{Answer, Request},
+    health::Health,
+};
+
+/// Carries out commands. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Operator {
+    /// The parts of the server.
+    pub(crate) state: AppState,
+    /// The data directory.
+    pub(crate) data_dir: PathBuf,
+    /// The settings file, where there is one.
+    pub(crate) settings: Option<PathBuf>,
+    /// How the server is.
+    pub(crate) health: Health,
+}
+
+/// How many users are read at once.
+const PAGE: usize = 1000;
+
+impl Operator {
+    /// Carries out one command.
+    pub(crate) async fn carry_out(&self, request: Request) -> Answer {
+        match self.dispatch(request).await {
+            Ok(value) => Answer::Done(value),
+            Err(error) => Answer::Refused(chain(&*error)),
+        }
+    }
+
+    async fn dispatch(&self, request: Request) -> Result<Value, Box<dyn Error + Send + Sync>> {
+        let accounts = &self.state.accounts;
+        match request {
+            Request::Health => Ok(serde_json::to_value(self.health.report().await)?),
+            Request::CreateUser {
+                name,
+                password,
+                admin,
+            } => {
+                let user_id = self.user_id(&name)?;
+                let password = Secret::new(password.0);
+                let user_id = accounts
+                    .create_user(user_id.localpart(), Some(password), admin)
+                    .await?;
+                tracing::info!(%user_id, admin, "user created by the operator");
+                Ok(json!({ "user_id": user_id }))
+            }
+            Request::ListUsers => self.list_users().await,
+            Request::SetPassword {
+                name,
+                password,
+                keep_sessions,
+            } => {
+                let (user, user_id) = self.user(&name).await?;
+                let password = Secret::new(password.0);
+                let ended = accounts
+                    .set_password(user, password, !keep_sessions, None)
+                    .await?;
+                tracing::info!(%user_id, logged_out = ended.len(), "password set by the operator");
+                Ok(json!({ "user_id": user_id, "logged_out": ended.len() }))
+            }
+            Request::DeactivateUser { name, erase } => {
+                let (user, user_id) = self.user(&name).await?;
+                let rooms = &self.state.rooms;
+                myelin_client_api::end_account(accounts, rooms, user, &user_id, erase).await?;
+                tracing::info!(%user_id, erase, "user deactivated by the operator");
+                Ok(json!({ "user_id": user_id }))
+            }
+            Request::Backup { directory } => {
+                let source = backup::Source {
+                    store: self.state.rooms.store().clone(),
+                    data_dir: self.data_dir.clone(),
+                    settings: self.settings.clone(),
+                };
+                let target = directory.clone();
+                tokio::task::spawn_blocking(move || backup::make(&source, &target)).await??;
+                tracing::info!(directory = %directory.display(), "backup made");
+                Ok(json!({ "directory": directory }))
+            }
+        }
+    }
+
+    async fn list_users(&self) -> Result<Value, Box<dyn Error + Send + Sync>> {
+        let accounts = self.state.accounts.clone();
+        let users = tokio::task::spawn_blocking(move || {
+            let view = accounts.view();
+            let mut users = Vec::new();
+            let mut after = None;
+            loop {
+                let page = accounts.users(&view, after, PAGE)?;
+                let Some(last) = page.last() else {
+                    return Ok::<_, myelin_store::StoreError>(users);
+                };
+                after = Some(last.user);
+                users.extend(page);
+            }
+        })
+        .await??;
+        let listed = users.iter().map(|user| {
+            json!({
+                "user_id": user.user_id,
+                "created_at": user.created_at,
+                "admin": user.admin,
+                "deactivated": user.deactivated,
+            })
+        });
+        Ok(listed.collect())
+    }
+
+    /// A local user's id from what an operator writes.
+    fn user_id(&self, name: &str) -> Result<OwnedUserId, String> {
+        let server_name = self.state.rooms.server_name();
+        let user_id = if name.starts_with('@') {
+            UserId::parse(name)
+        } else {
+            UserId::parse_with_server_name(name, server_name)
+        }
+        .map_err(|error| format!("{name} is not a user's name: {error}"))?;
+        if user_id.server_name() == server_name {
+            Ok(user_id)
+        } else {
+            Err(format!("{user_id} is not a user of {server_name}"))
+        }
+    }
+
+    async fn user(
+        &self,
+        name: &str,
+    ) -> Result<(UserNum, OwnedUserId), Box<dyn Error + Send + Sync>> {
+        let user_id = self.user_id(name)?;
+        match self.state.accounts.local_user(&user_id).await? {
+            Some(user) => Ok((user, user_id)),
+            None => Err(format!("there is no user {user_id}").into()),
+        }
+    }
+}
+
+/// An error and its causes as one sentence.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let link = error.to_string();
+        // Transparent errors repeat what their wrapper said.
+        if !text.ends_with(&link) {
+            text.push_str(": ");
+            text.push_str(&link);
+        }
+        cause = error.source();
+    }
+    text
+}

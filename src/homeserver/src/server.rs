@@ -1,0 +1,152 @@
+//! The composition root: all parts of a running server, put together top to bottom.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use axum::{Router, middleware};
+use myelin_client_api::AppState;
+use myelin_config::Config;
+use myelin_runtime::Tasks;
+use tower_http::{CompressionLevel, catch_panic::CatchPanicLayer, compression::CompressionLayer};
+
+use crate::{
+    control,
+    core::{Core, OpenError, Surroundings},
+    data_dir::CONTROL_SOCKET,
+    health::{self, Health},
+    janitors,
+    listeners::{ListenError, Listeners, serve_at},
+    metrics::Metrics,
+    observe,
+    operator::Operator,
+    pages,
+};
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its data could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It could not listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// It could not listen for the operator's commands.
+    #[error("listen for operators' commands on {socket}", socket = socket.display())]
+    Control {
+        /// The socket.
+        socket: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A server that answers. Its tasks belong to the [`Tasks`] it was started with; when these have ended, call
+/// [`Server::close`].
+#[derive(Debug)]
+pub struct Server {
+    core: Core,
+    state: AppState,
+    addresses: Vec<SocketAddr>,
+    tls_addresses: Vec<SocketAddr>,
+    metrics_address: Option<SocketAddr>,
+}
+
+impl Server {
+    /// Starts a server. `settings_file` is where the settings came from, for backups.
+    pub async fn start(
+        config: Config,
+        settings_file: Option<&Path>,
+        surroundings: Surroundings,
+        tasks: &Tasks,
+    ) -> Result<Server, StartError> {
+        // First the addresses, so that a second server gives up before it touches anything.
+        let listeners = Listeners::bind(&config.listen)?;
+        let addresses = listeners.plain_addresses();
+        let tls_addresses = listeners.tls_addresses();
+
+        let core = Core::open(&config, &surroundings).await?;
+        let store = core.store.clone();
+        let state = core.app_state(&config);
+        janitors::start(&state, tasks);
+
+        let health = Health::new(store.clone(), config.server.data_dir.clone());
+        let operator = Operator {
+            state: state.clone(),
+            data_dir: config.server.data_dir.clone(),
+            settings: settings_file.map(Path::to_owned),
+            health: health.clone(),
+        };
+        let socket = config.server.data_dir.join(CONTROL_SOCKET);
+        control::listen(&socket, operator, tasks)
+            .map_err(|source| StartError::Control { socket, source })?;
+
+        let (client_api, _routes) = myelin_client_api::router(state.clone());
+        let mut router = client_api.merge(pages::router(&config)).merge(
+            Router::new()
+                .route("/health", axum::routing::get(health::get))
+                .with_state(health),
+        );
+        let mut metrics_address = None;
+        if config.metrics.enabled
+            && let Some(metrics) = Metrics::start(store, tasks)
+        {
+            match config.metrics.address {
+                Some(address) => {
+                    let router = metrics.router();
+                    metrics_address = Some(serve_at("metrics listener", address, &router, tasks)?);
+                }
+                None => router = router.merge(metrics.local_router()),
+            }
+        }
+        let router = router
+            .layer(CatchPanicLayer::custom(observe::panicked))
+            .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
+            .layer(middleware::from_fn(observe::request));
+
+        let stopping = state.sync.clone();
+        let soft = tasks.soft().clone();
+        tasks.spawn("end of long polls", async move {
+            soft.cancelled().await;
+            stopping.stop_waiting();
+        });
+        listeners
+            .serve(&router, config.listen.tls_files(), tasks)
+            .await?;
+        Ok(Server {
+            core,
+            state,
+            addresses,
+            tls_addresses,
+            metrics_address,
+        })
+    }
+
+    /// The addresses with plain HTTP, with their real ports.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The addresses with HTTPS, with their real ports.
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls_addresses
+    }
+
+    /// The address that shows nothing but metrics, if there is one.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
+    /// What the endpoints work with, for tests that look behind them.
+    pub fn state(&self) -> &AppState {
+        &self.state
+    }
+
+    /// Makes everything durable and closes the database. Call it when the tasks have ended.
+    pub async fn close(self) {
+        self.core.close().await;
+    }
+}

@@ -1,0 +1,10 @@
+//! The program and the composed server, as operators, browsers and clients meet them.
+
+mod backup;
+mod crash;
+mod listeners;
+mod pages;
+mod process;
+mod program;
+mod shutdown;
+mod users;

@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use toml::{Table, Value};
 
 use crate::{
-    Accounts, Limits, Listen, Log, Metrics, RateLimits, Registration, Rooms, Server, WellKnown,
+    Accounts, Federation, Limits, Listen, Log, Metrics, RateLimits, Registration, Rooms, Server, WellKnown,
     macros::{Section, SectionDoc},
 };
 
 /// Every section in the order of the file.
-pub(crate) const SECTIONS: [SectionDoc; 10] = [
+pub(crate) const SECTIONS: [SectionDoc; 11] = [
     Server::DOC,
     Listen::DOC,
     Registration::DOC,
@@ -18,6 +18,7 @@ pub(crate) const SECTIONS: [SectionDoc; 10] = [
     Rooms::DOC,
     RateLimits::DOC,
     Limits::DOC,
+    Federation::DOC,
     WellKnown::DOC,
     Log::DOC,
     Metrics::DOC,
@@ -82,6 +83,7 @@ fn defaults_of(section: &str) -> Table {
         "rooms" => printed::<Rooms>(Table::new()),
         "rate_limits" => printed::<RateLimits>(Table::new()),
         "limits" => printed::<Limits>(Table::new()),
+        "federation" => printed::<Federation>(Table::new()),
         "well_known" => printed::<WellKnown>(Table::new()),
         "log" => printed::<Log>(Table::new()),
         "metrics" => printed::<Metrics>(Table::new()),

@@ -14,6 +14,7 @@ pub use example::example_toml;
 pub use load::{ConfigError, ENV_PREFIX, Sources};
 pub use sections::{
     accounts::Accounts,
+    federation::Federation,
     limits::Limits,
     listen::{Listen, TlsFiles},
     log::{Log, LogFormat},
@@ -45,6 +46,8 @@ pub struct Config {
     pub rate_limits: RateLimits,
     /// `[limits]`: how large a request may be.
     pub limits: Limits,
+    /// `[federation]`: how the server works together with others.
+    pub federation: Federation,
     /// `[well_known]`: what the `/.well-known/matrix/` documents say.
     pub well_known: WellKnown,
     /// `[log]`: what the server writes about its work.

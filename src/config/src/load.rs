@@ -196,6 +196,7 @@ fn from_table(mut settings: Table) -> Result<Config, ConfigError> {
         rooms: section(&mut settings)?,
         rate_limits: section(&mut settings)?,
         limits: section(&mut settings)?,
+        federation: section(&mut settings)?,
         well_known: section(&mut settings)?,
         log: section(&mut settings)?,
         metrics: section(&mut settings)?,

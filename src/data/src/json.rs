@@ -46,8 +46,8 @@ impl Value for RawJson {
 
 /// Reads a JSON text that ends a value.
 pub(crate) fn parse(bytes: &[u8]) -> Result<RawJson, CodecError> {
-    let text = std::str::from_utf8(bytes).map_err(|_| CodecError::Malformed("JSON is not UTF-8"))?;
+    let text = std::str::from_utf8(bytes).map_err(|_| CodecError::Utf8)?;
     RawValue::from_string(text.to_owned())
         .map(RawJson)
-        .map_err(|_| CodecError::Malformed("text is not JSON"))
+        .map_err(|_| CodecError::Invalid("JSON"))
 }

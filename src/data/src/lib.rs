@@ -9,6 +9,7 @@
 //! belong to that user.
 
 pub mod accounts;
+pub mod federation;
 pub mod interner;
 pub mod json;
 pub mod log;
@@ -62,6 +63,7 @@ pub fn tables() -> Vec<TableSpec> {
         TableSpec::of::<rooms::RoomAliases>(),
         TableSpec::of::<rooms::Published>(),
         TableSpec::of::<rooms::UnreadCounts>(),
+        TableSpec::of::<federation::ServerKeys>(),
         TableSpec::of::<log::Log>(),
         TableSpec::of::<log::Cursors>(),
         TableSpec::of::<log::Counters>(),

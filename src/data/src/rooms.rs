@@ -431,7 +431,7 @@ impl Key for Membership {
             2 => Membership::Knock,
             3 => Membership::Leave,
             4 => Membership::Ban,
-            _ => return Err(CodecError::Malformed("no such membership")),
+            _ => return Err(CodecError::Invalid("membership")),
         })
     }
 }
@@ -495,7 +495,7 @@ impl Key for ReceiptKind {
         match parser.u8()? {
             0 => Ok(ReceiptKind::Read),
             1 => Ok(ReceiptKind::ReadPrivate),
-            _ => Err(CodecError::Malformed("no such kind of receipt")),
+            _ => Err(CodecError::Invalid("kind of receipt")),
         }
     }
 }
@@ -553,6 +553,8 @@ postcard_value!(Alias, 1);
 pub struct UnreadCount {
     /// The place up to which events were counted.
     pub at: Place,
+    /// The newest of the user's receipts in the room that the counting knew.
+    pub receipts: Pos,
     /// Events that notify.
     pub notifications: u64,
     /// Events that notify and highlight.

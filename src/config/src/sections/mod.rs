@@ -1,6 +1,7 @@
 //! The sections of the file, one module each.
 
 pub(crate) mod accounts;
+pub(crate) mod federation;
 pub(crate) mod limits;
 pub(crate) mod listen;
 pub(crate) mod log;

@@ -53,13 +53,12 @@ impl Known {
         let Some(since) = context.since else {
             return Ok(Known::NOTHING);
         };
-        let Some((place, entry)) = room.last_through(since.pos)? else {
+        let Some((place, state)) = room.end_at(since.pos)? else {
             return Ok(Known {
                 newly_joined: true,
                 ..Known::NOTHING
             });
         };
-        let state = room.event(entry.event)?.header.after();
         if relation.pos > since.pos && room.membership(state, &context.viewer.user_id)? != Membership::Join {
             return Ok(Known {
                 newly_joined: true,
@@ -67,7 +66,7 @@ impl Known {
             });
         }
         Ok(Known {
-            place: place.next(),
+            place,
             state,
             newly_joined: false,
         })

@@ -22,13 +22,10 @@ pub(crate) fn left_room(
     let departure = Departure::of(room, relation)?;
     let access = departure.map_or(Access::None(Some(relation.membership)), Access::Departed);
     let known = match context.since {
-        Some(since) => room.last_through(since.pos)?,
+        Some(since) => room.end_at(since.pos)?,
         None => None,
     };
-    let (known_place, known_state) = match known {
-        Some((place, entry)) => (place.next(), room.event(entry.event)?.header.after()),
-        None => (Place::START, Root::EMPTY),
-    };
+    let (known_place, known_state) = known.unwrap_or((Place::START, Root::EMPTY));
     let was_in = context.since.is_some()
         && room.membership(known_state, &context.viewer.user_id)? == Membership::Join;
     // The stay as far as the client has not seen it. Who knew nothing of it gets it like a room that he just joined.

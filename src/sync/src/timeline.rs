@@ -24,28 +24,40 @@ pub(crate) struct Recent {
 }
 
 /// The newest events of `span`.
+///
+/// A timeline is told without gaps: where the room's own history has one, it begins anew, as limited.
 pub(crate) fn recent(
     context: &Context<'_>,
     room: &RoomView<'_>,
     sight: &mut Sight<'_>,
-    span: Span,
+    mut span: Span,
 ) -> Result<Recent, StoreError> {
     let filters = &context.filters;
     if filters.timeline.takes_nothing() || !filters.timeline.takes_room(room.room_id()) {
         return Ok(Recent {
             events: Vec::new(),
             limited: false,
-            start: span.start,
+            start: span.end,
         });
+    }
+    let first_of_segment = room.last_before(span.end)?.map_or(Place::START, |(last, _)| Place {
+        index: i64::MIN,
+        ..last
+    });
+    let gap = span.start < first_of_segment && room.last_before(first_of_segment)?.is_some();
+    if gap {
+        span.start = first_of_segment;
     }
     let mut page = room.walk(span, Direction::Backward, filters.timeline_limit, |event| {
         Ok(filters.timeline.takes(event) && !context.ignored.hides(event) && sight.sees(event)?)
     })?;
     page.events.reverse();
+    let limited = page.more || gap;
     Ok(Recent {
         events: page.events,
-        limited: page.more,
-        start: if page.more { page.next } else { span.start },
+        limited,
+        // Older history may be filled in before the first event that is known.
+        start: if limited || span.start == Place::START { page.next } else { span.start },
     })
 }
 

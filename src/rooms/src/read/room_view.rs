@@ -112,6 +112,13 @@ impl<'a> RoomView<'a> {
         Ok(last.map(|((_, place), entry)| (place, entry)))
     }
 
+    /// The first entry at a place or after it.
+    pub fn first_from(&self, place: Place) -> Result<Option<(Place, TimelineEntry)>, StoreError> {
+        let scan = Scan::prefix(&self.num()).from(&(self.num(), place)).limit(1);
+        let first = self.view.scan::<Timeline>(scan).next().transpose()?;
+        Ok(first.map(|((_, place), entry)| (place, entry)))
+    }
+
     /// The last entry of the timeline that was there at a position.
     ///
     /// Searched from the end in growing steps: the cost is logarithmic in the number of events since then.
@@ -171,20 +178,38 @@ impl<'a> RoomView<'a> {
         Ok(Some(low))
     }
 
-    /// The root of the state at a position.
-    pub fn state_at(&self, pos: Pos) -> Result<Root, StoreError> {
+    /// The point of the timeline that was its end at a position, and the room's state there. None if the room was not
+    /// known then.
+    pub fn end_at(&self, pos: Pos) -> Result<Option<(Place, Root)>, StoreError> {
         match self.last_through(pos)? {
-            Some((_, entry)) => Ok(self.event(entry.event)?.header.after()),
-            None => Ok(Root::EMPTY),
+            Some((place, entry)) => Ok(Some((place.next(), self.state_after(entry.event)?))),
+            None => Ok(None),
         }
     }
 
+    /// The root of the state at a position.
+    pub fn state_at(&self, pos: Pos) -> Result<Root, StoreError> {
+        Ok(self.end_at(pos)?.map_or(Root::EMPTY, |(_, state)| state))
+    }
+
     /// The root of the state before what stands at `place` or follows it.
+    ///
+    /// Within a segment that is the state after the entry before. Where a segment begins, what happened in the gap before
+    /// it is not in the timeline, and the first event knows its state.
     pub fn state_before(&self, place: Place) -> Result<Root, StoreError> {
-        match self.last_before(place)? {
-            Some((_, entry)) => Ok(self.event(entry.event)?.header.after()),
-            None => Ok(Root::EMPTY),
+        let before = self.last_before(place)?;
+        let next = self.first_from(place)?;
+        match (before, next) {
+            (Some((before, entry)), Some((next, _))) if before.segment == next.segment => self.state_after(entry.event),
+            (_, Some((_, next))) => Ok(self.event(next.event)?.header.before()),
+            (Some((_, entry)), None) => self.state_after(entry.event),
+            (None, None) => Ok(Root::EMPTY),
         }
+    }
+
+    /// The room's state after an event of the timeline.
+    fn state_after(&self, event: EventNum) -> Result<Root, StoreError> {
+        Ok(self.event(event)?.header.after())
     }
 
     /// One entry of a state.

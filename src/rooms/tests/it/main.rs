@@ -7,6 +7,7 @@ mod membership;
 mod pipeline;
 mod profile;
 mod receipts;
+mod read;
 mod redact;
 mod send;
 mod support;

@@ -201,6 +201,10 @@ impl Device {
                 self.check_end(&truth, &told, &who);
                 self.rooms.remove(room);
             }
+            if of(&response, "invite", room).is_object() {
+                // He left since, and was invited again.
+                self.rooms.remove(room);
+            }
             let joined = of(&response, "join", room);
             if joined.is_object() {
                 assert!(!left.is_object() && !of(&response, "invite", room).is_object());

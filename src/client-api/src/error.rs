@@ -25,7 +25,7 @@ pub struct Refusal {
 }
 
 /// What a handler returns.
-pub type Result<T> = std::result::Result<T, Refusal>;
+pub(crate) type Result<T> = std::result::Result<T, Refusal>;
 
 impl Refusal {
     /// A refusal with this status, errcode and message.
@@ -163,12 +163,19 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         if let Some(cause) = &self.cause {
-            tracing::error!(status = self.status.as_u16(), cause = chain(&**cause), "request failed");
+            tracing::error!(
+                status = self.status.as_u16(),
+                cause = chain(&**cause),
+                "request failed"
+            );
         }
         match MatrixError::new(self.status, self.body).try_into_http_response::<Vec<u8>>() {
             Ok(response) => response.map(axum::body::Body::from),
             Err(error) => {
-                tracing::error!(cause = chain(&error), "an error could not be put into words");
+                tracing::error!(
+                    cause = chain(&error),
+                    "an error could not be put into words"
+                );
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
             }
         }

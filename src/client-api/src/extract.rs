@@ -11,8 +11,8 @@ use myelin_accounts::Requester;
 use ruma::api::{
     IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt,
     auth_scheme::{
-        AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, ExtractTokenError, NoAccessToken,
-        NoAuthentication,
+        AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, ExtractTokenError,
+        NoAccessToken, NoAuthentication,
     },
     error::{DeserializationError, ErrorKind, FromHttpRequestError},
 };
@@ -28,7 +28,7 @@ use crate::{
 ///
 /// In this order: the token is checked, the limit is counted, the body is read within its limits and parsed.
 #[derive(Debug)]
-pub struct Request<T: IncomingRequest>
+pub(crate) struct Request<T: IncomingRequest>
 where
     T::Authentication: Identify,
 {
@@ -41,7 +41,7 @@ where
 }
 
 /// A kind of authentication, as this server carries it out.
-pub trait Identify: AuthScheme {
+pub(crate) trait Identify: AuthScheme {
     /// What a handler learns of the caller.
     type Caller: std::fmt::Debug + Send + 'static;
 
@@ -176,7 +176,7 @@ where
 /// A request whose content the endpoint reads by itself: where ruma's types would lose or refuse what the specification
 /// allows. `A` is the operation's kind of authentication.
 #[derive(Debug)]
-pub struct Call<A: Identify> {
+pub(crate) struct Call<A: Identify> {
     /// Who sent it.
     pub caller: A::Caller,
     /// The parameters of the path, in order, decoded.
@@ -189,12 +189,12 @@ pub struct Call<A: Identify> {
 
 impl<A: Identify> Call<A> {
     /// The parameter of the path at `index`.
-    pub fn arg(&self, index: usize) -> &str {
+    pub(crate) fn arg(&self, index: usize) -> &str {
         self.args.get(index).map_or("", String::as_str)
     }
 
     /// The parameter of the path at `index` as an identifier.
-    pub fn id<T: for<'a> TryFrom<&'a str, Error = ruma::IdParseError>>(
+    pub(crate) fn id<T: for<'a> TryFrom<&'a str, Error = ruma::IdParseError>>(
         &self,
         index: usize,
     ) -> Result<T> {
@@ -203,17 +203,23 @@ impl<A: Identify> Call<A> {
     }
 
     /// The query.
-    pub fn query<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
+    pub(crate) fn query<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
         Query::try_from_uri(&self.uri)
             .map(|Query(query)| query)
             .map_err(|error| {
-                Refusal::invalid(format!("The query is not what this endpoint takes: {error}."))
+                Refusal::invalid(format!(
+                    "The query is not what this endpoint takes: {error}."
+                ))
             })
     }
 
     /// The body as JSON; an empty one is an empty object.
-    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
-        let raw: &[u8] = if self.raw.is_empty() { b"{}" } else { &self.raw };
+    pub(crate) fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
+        let raw: &[u8] = if self.raw.is_empty() {
+            b"{}"
+        } else {
+            &self.raw
+        };
         serde_json::from_slice(raw).map_err(|error| refuse_json(&error))
     }
 }
@@ -265,11 +271,7 @@ where
         &raw
     };
     let body = T::try_from_http_request(head.map(|()| content), &args).map_err(refuse_request)?;
-    Ok(Request {
-        body,
-        caller,
-        raw,
-    })
+    Ok(Request { body, caller, raw })
 }
 
 async fn receive<A: Identify>(
@@ -351,9 +353,9 @@ fn refuse_request(error: FromHttpRequestError) -> Refusal {
 fn refuse_content(error: DeserializationError) -> Refusal {
     match error {
         DeserializationError::Json(error) => refuse_json(&error),
-        DeserializationError::Query(error) => {
-            Refusal::invalid(format!("The query is not what this endpoint takes: {error}."))
-        }
+        DeserializationError::Query(error) => Refusal::invalid(format!(
+            "The query is not what this endpoint takes: {error}."
+        )),
         DeserializationError::Ident(error) => {
             Refusal::invalid(format!("An identifier is not valid: {error}."))
         }
@@ -368,21 +370,193 @@ fn refuse_json(error: &serde_json::Error) -> Refusal {
             ErrorKind::BadJson,
             format!("The body is not what this endpoint takes: {error}."),
         ),
-        Category::Syntax | Category::Eof | Category::Io => {
-            Refusal::bad_request(ErrorKind::NotJson, format!("The body is not JSON: {error}."))
-        }
+        Category::Syntax | Category::Eof | Category::Io => Refusal::bad_request(
+            ErrorKind::NotJson,
+            format!("The body is not JSON: {error}."),
+        ),
     }
 }
 
 /// The answer of an operation.
 #[derive(Debug)]
-pub struct Reply<R>(pub R);
+pub(crate) struct Reply<R>(pub R);
 
 impl<R: OutgoingResponse> IntoResponse for Reply<R> {
     fn into_response(self) -> Response {
         match self.0.try_into_http_response::<Vec<u8>>() {
             Ok(response) => response.map(axum::body::Body::from),
             Err(error) => Refusal::internal(error).into_response(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, SocketAddr};
+
+    use axum::{body::Body, extract::ConnectInfo};
+    use http::{Method, Request, header};
+    use serde_json::{Value, json};
+
+    use crate::testing::{Answer, PASSWORD, Server, encode, in_room};
+
+    const WHOAMI: &str = "/_matrix/client/v3/account/whoami";
+
+    /// A request from `peer` with these headers.
+    async fn get(server: &Server, path: &str, peer: &str, headers: &[(&str, &str)]) -> Answer {
+        let peer: IpAddr = peer.parse().expect("an address");
+        let mut request = Request::builder()
+            .uri(path)
+            .extension(ConnectInfo(SocketAddr::from((peer, 1))));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        server
+            .request(request.body(Body::empty()).expect("a valid request"))
+            .await
+    }
+
+    #[tokio::test]
+    async fn the_token_stands_in_the_header_or_in_the_query() {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        let bearer = format!("Bearer {}", alice.token);
+        let small = format!("bearer {}", alice.token);
+        let query = format!("{WHOAMI}?access_token={}", alice.token);
+        for (path, header, errcode) in [
+            (WHOAMI, Some(bearer.as_str()), None),
+            (WHOAMI, Some(small.as_str()), None),
+            (&query, None, None),
+            // The header counts where there are both.
+            (&query, Some("Bearer wrong"), Some("M_UNKNOWN_TOKEN")),
+            (WHOAMI, Some("Basic abc"), Some("M_UNKNOWN_TOKEN")),
+            (WHOAMI, Some("Bearer ü"), Some("M_UNKNOWN_TOKEN")),
+            (WHOAMI, None, Some("M_MISSING_TOKEN")),
+            (
+                &format!("{WHOAMI}?access_token=wrong"),
+                None,
+                Some("M_UNKNOWN_TOKEN"),
+            ),
+        ] {
+            let headers: Vec<_> = header
+                .iter()
+                .map(|value| ("authorization", *value))
+                .collect();
+            let answer = get(&server, path, "127.0.0.1", &headers).await;
+            match errcode {
+                None => assert_eq!(answer.ok()["user_id"], alice.id),
+                Some(errcode) => assert_eq!(answer.refused(401, errcode).get("soft_logout"), None),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_json_is_told_from_json_that_does_not_fit() {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        for (body, errcode) in [
+            (&b"{"[..], "M_NOT_JSON"),
+            (b"{} {}", "M_NOT_JSON"),
+            (b"{\"name\":\"\x81\"}", "M_NOT_JSON"),
+            (b"nonsense", "M_NOT_JSON"),
+            (b" ", "M_NOT_JSON"),
+            (b"[]", "M_BAD_JSON"),
+            (b"{\"name\":5}", "M_BAD_JSON"),
+            (b"null", "M_BAD_JSON"),
+        ] {
+            // The one is read by ruma's types, the other by our own.
+            for (method, path) in [
+                (Method::POST, "/createRoom"),
+                (Method::PUT, "/profile/@alice:hs1/displayname"),
+            ] {
+                let path = format!("/_matrix/client/v3{path}");
+                let answer = server
+                    .send(method, &path, Some(&alice.token), body.to_vec())
+                    .await;
+                assert_eq!(answer.status, 400, "{path} {body:?}");
+                assert_eq!(answer.body["errcode"], errcode, "{path} {body:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn parameters_of_the_path_are_decoded() {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        let room = server.room(&alice, &json!({})).await;
+        for key in ["a/b", "100%", "ä ö+", "a?b#c", "..", "%2F"] {
+            let entry = format!("a.b/{}", encode(key));
+            server
+                .set_state(&room, &alice, &entry, &json!({ "key": key }))
+                .await
+                .ok();
+            let event = server
+                .state(&room, &alice, &format!("{entry}?format=event"))
+                .await
+                .ok();
+            assert_eq!(event["state_key"], key);
+        }
+        // A plus sign stands for itself.
+        server
+            .state(&room, &alice, "a.b/%C3%A4%20%C3%B6+")
+            .await
+            .ok();
+        let path = in_room(&room, "/state/a.b/%FF");
+        server
+            .get(&path, &alice)
+            .await
+            .refused(400, "M_INVALID_PARAM");
+        server
+            .get("/rooms/nonsense/state", &alice)
+            .await
+            .refused(400, "M_INVALID_PARAM");
+    }
+
+    #[tokio::test]
+    async fn the_address_of_a_client_is_what_a_trusted_proxy_says() {
+        let server = Server::with(|config| {
+            config.listen.trusted_proxies.0 = vec!["10.0.0.0/8".parse().expect("a network")];
+        })
+        .await;
+        server.register("alice").await;
+        for (number, (peer, forwarded, address)) in [
+            ("192.0.2.1", None, "192.0.2.1"),
+            ("192.0.2.2", Some("198.51.100.1"), "192.0.2.2"),
+            ("10.0.0.1", Some("198.51.100.2"), "198.51.100.2"),
+            (
+                "10.0.0.1",
+                Some("203.0.113.9, 198.51.100.3, 10.1.1.1"),
+                "198.51.100.3",
+            ),
+            ("10.0.0.2", Some("nonsense"), "10.0.0.2"),
+            ("10.0.0.3", None, "10.0.0.3"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            // A device of its own for each, since an address is noted at intervals.
+            let device = format!("D{number}");
+            let body = json!({
+                "type": "m.login.password",
+                "identifier": { "type": "m.id.user", "user": "alice" },
+                "password": PASSWORD,
+                "device_id": device,
+            });
+            let login = server.stranger(Method::POST, "/login", &body).await.ok();
+            let bearer = format!(
+                "Bearer {}",
+                login["access_token"].as_str().expect("a token")
+            );
+            let mut headers = vec![(header::AUTHORIZATION.as_str(), bearer.as_str())];
+            headers.extend(forwarded.map(|value| ("x-forwarded-for", value)));
+            let path = format!("/_matrix/client/v3/devices/{device}");
+            get(&server, &path, peer, &headers).await.ok();
+            let shown = get(&server, &path, peer, &headers).await.ok();
+            assert_eq!(
+                shown["last_seen_ip"],
+                Value::from(address),
+                "{peer} {forwarded:?}"
+            );
         }
     }
 }

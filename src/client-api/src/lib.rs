@@ -43,8 +43,8 @@ pub use account::{DeactivateError, end_account};
 pub use discovery::About;
 pub use error::Refusal;
 pub use limiter::{Limit, Limiter};
-pub use routes::{Access, Route};
 use routes::Routes;
+pub use routes::{Access, Route};
 
 /// What the endpoints work with. Each handler asks for the pieces that it needs.
 #[derive(Clone, Debug, FromRef)]
@@ -204,7 +204,12 @@ mod tests {
         for path in ["/_matrix/client/v3/login", "/_matrix/client/v3/nonsense"] {
             let answer = server.send(Method::OPTIONS, path, None, Vec::new()).await;
             assert_eq!(answer.status, StatusCode::OK, "{path}");
-            let header = |name| answer.headers.get(name).and_then(|value| value.to_str().ok());
+            let header = |name| {
+                answer
+                    .headers
+                    .get(name)
+                    .and_then(|value| value.to_str().ok())
+            };
             assert_eq!(header(header::ACCESS_CONTROL_ALLOW_ORIGIN), Some("*"));
             let methods = header(header::ACCESS_CONTROL_ALLOW_METHODS).unwrap_or_default();
             assert!(methods.contains("PUT") && methods.contains("DELETE"));
@@ -218,7 +223,11 @@ mod tests {
                 Vec::new(),
             )
             .await;
-        assert!(refused.headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
+        assert!(
+            refused
+                .headers
+                .contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN)
+        );
     }
 
     #[tokio::test]

@@ -126,3 +126,104 @@ fn keyed(limit: Rate) -> Keyed {
         .allow_burst(burst);
     RateLimiter::keyed(quota)
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, header};
+    use myelin_config::Rate;
+    use serde_json::{Value, json};
+
+    use crate::testing::{PASSWORD, Server, in_room};
+
+    /// A limit that does not refill while a test runs.
+    fn only(burst: u32) -> Rate {
+        Rate {
+            per_second: 0.001,
+            burst,
+        }
+    }
+
+    #[tokio::test]
+    async fn each_user_has_an_allowance_of_his_own() {
+        let server = Server::with(|config| {
+            config.rate_limits.enabled = true;
+            config.rate_limits.send = only(2);
+        })
+        .await;
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let other = server.login("alice").await;
+        let room = server
+            .room(&alice, &json!({ "preset": "public_chat" }))
+            .await;
+        server.join(&room, &bob).await;
+        let body = json!({ "body": "hello" });
+        let send = async |user, transaction: &str| {
+            let path = in_room(&room, &format!("/send/a.b/{transaction}"));
+            server.put(&path, user, &body).await
+        };
+        send(&alice, "1").await.ok();
+        send(&other, "2").await.ok();
+        for user in [&alice, &other] {
+            let answer = send(user, "3").await;
+            assert!(answer.headers.contains_key(header::RETRY_AFTER));
+            let refused = answer.refused(429, "M_LIMIT_EXCEEDED");
+            assert!(
+                refused["retry_after_ms"]
+                    .as_u64()
+                    .is_some_and(|wait| wait > 1000)
+            );
+        }
+        send(&bob, "1").await.ok();
+        // Other classes are not touched.
+        server.get("/account/whoami", &alice).await.ok();
+    }
+
+    #[tokio::test]
+    async fn strangers_are_counted_by_their_address() {
+        let server = Server::with(|config| {
+            config.rate_limits.enabled = true;
+            config.rate_limits.login = only(1);
+            config.listen.trusted_proxies.0 = vec!["127.0.0.1".parse().expect("a network")];
+        })
+        .await;
+        server.register("alice").await;
+        let login = async |address: &str| {
+            let body = json!({ "type": "m.login.password", "user": "alice", "password": PASSWORD });
+            let request = http::Request::builder()
+                .method(Method::POST)
+                .uri("/_matrix/client/v3/login")
+                .header("x-forwarded-for", address)
+                .extension(axum::extract::ConnectInfo(std::net::SocketAddr::from((
+                    [127, 0, 0, 1],
+                    1,
+                ))))
+                .body(axum::body::Body::from(body.to_string()))
+                .expect("a valid request");
+            server.request(request).await
+        };
+        login("192.0.2.1").await.ok();
+        login("192.0.2.1").await.refused(429, "M_LIMIT_EXCEEDED");
+        login("192.0.2.2").await.ok();
+    }
+
+    #[tokio::test]
+    async fn what_tells_where_the_server_is_has_no_limit() {
+        let server = Server::with(|config| {
+            config.rate_limits.enabled = true;
+            config.rate_limits.read = only(1);
+        })
+        .await;
+        for _ in 0..3 {
+            let path = "/_matrix/client/versions";
+            server.send(Method::GET, path, None, Vec::new()).await.ok();
+        }
+        server
+            .stranger(Method::GET, "/login", &Value::Null)
+            .await
+            .ok();
+        server
+            .stranger(Method::GET, "/login", &Value::Null)
+            .await
+            .refused(429, "M_LIMIT_EXCEEDED");
+    }
+}

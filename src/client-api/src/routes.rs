@@ -38,16 +38,24 @@ pub struct Route {
     pub limit: Limit,
 }
 
+/// Where the state key is empty, clients leave it out, with or without the slash before it.
+pub(crate) const STATE_WITHOUT_KEY: [&str; 4] = [
+    "/_matrix/client/v3/rooms/{room_id}/state/{event_type}",
+    "/_matrix/client/v3/rooms/{room_id}/state/{event_type}/",
+    "/_matrix/client/r0/rooms/{room_id}/state/{event_type}",
+    "/_matrix/client/r0/rooms/{room_id}/state/{event_type}/",
+];
+
 /// Routes under construction.
 #[derive(Default)]
-pub struct Routes {
+pub(crate) struct Routes {
     router: Router<AppState>,
     table: Vec<Route>,
 }
 
 impl Routes {
     /// No routes.
-    pub fn new() -> Routes {
+    pub(crate) fn new() -> Routes {
         Routes::default()
     }
 

@@ -34,8 +34,6 @@ pub(crate) struct Server {
     router: Router,
     /// What it serves.
     pub(crate) table: Vec<Route>,
-    /// What it works with.
-    pub(crate) state: AppState,
     /// Its clock, which stands still until a test moves it.
     pub(crate) clock: Arc<MockClock>,
     _dir: TempDir,
@@ -97,6 +95,12 @@ impl Server {
             ..config.rate_limits
         };
         change(&mut config);
+        let default_room_version: RoomVersion = config
+            .rooms
+            .default_version
+            .as_str()
+            .parse()
+            .expect("a room version");
         let store = Store::open(
             dir.path(),
             myelin_store::Options {
@@ -118,7 +122,10 @@ impl Server {
             name.clone(),
             Arc::clone(&clock) as Arc<dyn Clock>,
             Arc::clone(&random),
-            myelin_rooms::Options::default(),
+            myelin_rooms::Options {
+                default_room_version,
+                ..myelin_rooms::Options::default()
+            },
         );
         let mut settings = Settings::new(name.clone(), &config.registration, &config.accounts);
         // Tests register many users, and none of their passwords is worth guarding.
@@ -143,19 +150,35 @@ impl Server {
                 federation: config.well_known.server.clone(),
                 support_page: config.well_known.support_page.clone(),
                 support_contacts: config.well_known.support_contacts.clone(),
-                default_room_version: RoomVersion::DEFAULT,
+                default_room_version,
             }),
             limiter: Arc::new(Limiter::new(&config.rate_limits)),
             max_body: config.limits.max_request_body.as_usize(),
             trusted_proxies: Arc::new(config.listen.trusted_proxies.clone()),
         };
-        let (router, table) = router(state.clone());
+        let (router, table) = router(state);
         Server {
             router,
             table,
-            state,
             clock,
             _dir: dir,
+        }
+    }
+
+    /// Makes a request as it stands.
+    pub(crate) async fn request(&self, request: Request<Body>) -> Answer {
+        let response = self
+            .router
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("the router always answers");
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.expect("a whole body");
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: serde_json::from_slice(&body).unwrap_or(Value::Null),
         }
     }
 
@@ -176,19 +199,7 @@ impl Server {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(Body::from(body)).expect("a valid request");
-        let response = self
-            .router
-            .clone()
-            .oneshot(request)
-            .await
-            .expect("the router always answers");
-        let (parts, body) = response.into_parts();
-        let body = to_bytes(body, usize::MAX).await.expect("a whole body");
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body: serde_json::from_slice(&body).unwrap_or(Value::Null),
-        }
+        self.request(request).await
     }
 
     /// Makes a request under `/_matrix/client/v3`, with JSON as its body.
@@ -240,6 +251,26 @@ impl Server {
             .await
     }
 
+    /// `DELETE` under `/_matrix/client/v3`.
+    pub(crate) async fn delete(&self, path: &str, user: &User, body: &Value) -> Answer {
+        self.call(Method::DELETE, path, user, body).await
+    }
+
+    /// A server with two users.
+    pub(crate) async fn with_two_users() -> (Server, User, User) {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        let bob = server.register("bob").await;
+        (server, alice, bob)
+    }
+
+    /// Syncs without waiting; `query` is the rest of the query.
+    pub(crate) async fn sync(&self, user: &User, query: &str) -> Value {
+        self.get(&format!("/sync?timeout=0&{query}"), user)
+            .await
+            .ok()
+    }
+
     /// Registers `name` with [`PASSWORD`].
     pub(crate) async fn register(&self, name: &str) -> User {
         let body = json!({
@@ -268,20 +299,48 @@ impl Server {
 
     /// Joins a user to a room.
     pub(crate) async fn join(&self, room: &str, user: &User) {
-        self.post(&format!("/rooms/{}/join", encode(room)), user, &json!({}))
+        self.post(&in_room(room, "/join"), user, &json!({}))
             .await
             .ok();
+    }
+
+    /// Acts on somebody's membership of a room: `act` is `invite`, `kick`, `ban` or `unban`.
+    pub(crate) async fn act(&self, act: &str, room: &str, user: &User, target: &User) -> Answer {
+        let body = json!({ "user_id": target.id });
+        self.post(&in_room(room, &format!("/{act}")), user, &body)
+            .await
+    }
+
+    /// Leaves a room.
+    pub(crate) async fn leave(&self, room: &str, user: &User) {
+        self.post(&in_room(room, "/leave"), user, &json!({}))
+            .await
+            .ok();
+    }
+
+    /// Sends a state event; `entry` is its type, perhaps with its key.
+    pub(crate) async fn set_state(
+        &self,
+        room: &str,
+        user: &User,
+        entry: &str,
+        content: &Value,
+    ) -> Answer {
+        self.put(&in_room(room, &format!("/state/{entry}")), user, content)
+            .await
+    }
+
+    /// The content of a state event; `entry` is its type, perhaps with its key.
+    pub(crate) async fn state(&self, room: &str, user: &User, entry: &str) -> Answer {
+        self.get(&in_room(room, &format!("/state/{entry}")), user)
+            .await
     }
 
     /// Sends a text; the event's id.
     pub(crate) async fn say(&self, room: &str, user: &User, body: &str) -> String {
         // The clock moves with every message, so that its time is a transaction id of its own.
         self.clock.advance(Duration::from_millis(1));
-        let path = format!(
-            "/rooms/{}/send/m.room.message/{}",
-            encode(room),
-            self.clock.now()
-        );
+        let path = in_room(room, &format!("/send/m.room.message/{}", self.clock.now()));
         let content = json!({ "msgtype": "m.text", "body": body });
         text(&self.put(&path, user, &content).await.ok()["event_id"])
     }
@@ -302,6 +361,20 @@ pub(crate) fn text(value: &Value) -> String {
         .as_str()
         .unwrap_or_else(|| panic!("{value} is no string"))
         .to_owned()
+}
+
+/// A path of a room.
+pub(crate) fn in_room(room: &str, rest: &str) -> String {
+    format!("/rooms/{}{rest}", encode(room))
+}
+
+/// The proof that somebody knows a user's password, for interactive authentication.
+pub(crate) fn proof(user: &User, password: &str) -> Value {
+    json!({
+        "type": "m.login.password",
+        "identifier": { "type": "m.id.user", "user": user.id },
+        "password": password,
+    })
 }
 
 /// A segment of a path, percent-encoded.

@@ -85,3 +85,68 @@ pub async fn end_account(
     rooms.leave_all(user_id).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::{Value, json};
+
+    use crate::testing::{PASSWORD, Server, encode, in_room, proof};
+
+    const PATH: &str = "/account/deactivate";
+
+    #[tokio::test]
+    async fn the_account_ends_and_leaves_its_rooms() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let room = server.room(&bob, &json!({ "preset": "public_chat" })).await;
+        server.join(&room, &alice).await;
+        let body = json!({ "auth": proof(&alice, PASSWORD) });
+        let answer = server.post(PATH, &alice, &body).await.ok();
+        assert_eq!(answer["id_server_unbind_result"], "success");
+        // Its session is over, so that it does not end twice.
+        server
+            .post(PATH, &alice, &body)
+            .await
+            .refused(401, "M_UNKNOWN_TOKEN");
+        server
+            .stranger(Method::POST, "/login", &proof(&alice, PASSWORD))
+            .await
+            .refused(403, "M_FORBIDDEN");
+        let entry = format!("m.room.member/{}", encode(&alice.id));
+        let member = server.state(&room, &bob, &entry).await.ok();
+        assert_eq!(member["membership"], "leave");
+        // Nobody is given the name again.
+        let body = json!({
+            "username": "alice",
+            "password": PASSWORD,
+            "auth": { "type": "m.login.dummy" },
+        });
+        server
+            .stranger(Method::POST, "/register", &body)
+            .await
+            .refused(400, "M_USER_IN_USE");
+    }
+
+    #[tokio::test]
+    async fn only_whoever_knows_the_password_ends_an_account() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let asked = server.post(PATH, &alice, &json!({})).await;
+        assert_eq!(asked.status, 401);
+        assert_eq!(
+            asked.body["flows"],
+            json!([{ "stages": ["m.login.password"] }])
+        );
+        let attempt = async |auth: Value| server.post(PATH, &alice, &json!({ "auth": auth })).await;
+        attempt(proof(&alice, "wrong_password"))
+            .await
+            .refused(401, "M_FORBIDDEN");
+        attempt(proof(&bob, PASSWORD))
+            .await
+            .refused(403, "M_FORBIDDEN");
+        let room = server.room(&alice, &json!({})).await;
+        server
+            .get(&in_room(&room, "/joined_members"), &alice)
+            .await
+            .ok();
+    }
+}

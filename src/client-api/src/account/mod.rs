@@ -11,8 +11,8 @@ pub use deactivate::{DeactivateError, end_account};
 
 use ruma::api::client::account::{
     change_password as change_operation, check_registration_token_validity,
-    deactivate as deactivate_operation, get_username_availability,
-    register as register_operation, whoami as whoami_operation,
+    deactivate as deactivate_operation, get_username_availability, register as register_operation,
+    whoami as whoami_operation,
 };
 
 use crate::{Access, Limit, routes::Routes};
@@ -20,10 +20,7 @@ use crate::{Access, Limit, routes::Routes};
 /// The routes of this family.
 pub(crate) fn routes(routes: Routes) -> Routes {
     routes
-        .operation::<register_operation::v3::Request, _, _>(
-            Limit::Registration,
-            register::register,
-        )
+        .operation::<register_operation::v3::Request, _, _>(Limit::Registration, register::register)
         .operation::<get_username_availability::v3::Request, _, _>(
             Limit::Registration,
             username_availability::get,

@@ -53,7 +53,7 @@ pub(super) fn refuse_password(error: &PasswordRefused) -> Refusal {
     match error {
         PasswordRefused::TooShort(least) => Refusal::new(
             StatusCode::BAD_REQUEST,
-            ErrorKind::InvalidParam,
+            ErrorKind::WeakPassword,
             format!("The password needs at least {least} characters."),
         ),
         PasswordRefused::TooLong => Refusal::invalid("The password is too long."),
@@ -117,4 +117,175 @@ pub(crate) async fn register(
         response.expires_in = session.expires_in;
     }
     Ok(Reply(response))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use myelin_config::RegistrationMode;
+    use serde_json::{Value, json};
+
+    use crate::testing::{Answer, PASSWORD, Server, User, text};
+
+    const PATH: &str = "/register";
+
+    async fn register(server: &Server, body: &Value) -> Answer {
+        server.stranger(Method::POST, PATH, body).await
+    }
+
+    fn dummy(name: &str) -> Value {
+        json!({ "username": name, "password": PASSWORD, "auth": { "type": "m.login.dummy" } })
+    }
+
+    #[tokio::test]
+    async fn an_account_is_made_once_the_flow_is_completed() {
+        let server = Server::new().await;
+        let answer = register(&server, &json!({})).await;
+        assert_eq!(answer.status, 401);
+        assert_eq!(
+            answer.body["flows"],
+            json!([{ "stages": ["m.login.dummy"] }])
+        );
+        assert!(answer.body["params"].is_object());
+
+        let mut body = json!({
+            "username": "User-UPPER",
+            "password": "übers3kr1t",
+            "device_id": "xyzzy",
+            "initial_device_display_name": "display_name",
+        });
+        let answer = register(&server, &body).await;
+        assert_eq!(answer.status, 401);
+        body["auth"] = json!({ "type": "m.login.dummy", "session": answer.body["session"] });
+        let made = register(&server, &body).await.ok();
+        assert_eq!(made["user_id"], "@user-upper:hs1");
+        assert_eq!(made["device_id"], "xyzzy");
+        let user = User {
+            id: text(&made["user_id"]),
+            device: text(&made["device_id"]),
+            token: text(&made["access_token"]),
+        };
+        let device = server.get("/devices/xyzzy", &user).await.ok();
+        assert_eq!(device["display_name"], "display_name");
+    }
+
+    #[tokio::test]
+    async fn a_name_is_had_by_one_alone_and_that_is_said_before_the_flow() {
+        let server = Server::new().await;
+        register(&server, &dummy("alice")).await.ok();
+        register(&server, &dummy("alice"))
+            .await
+            .refused(400, "M_USER_IN_USE");
+        for (name, errcode) in [("ALICE", "M_USER_IN_USE"), ("a!b", "M_INVALID_USERNAME")] {
+            let body = json!({ "username": name, "password": PASSWORD });
+            register(&server, &body).await.refused(400, errcode);
+        }
+    }
+
+    #[tokio::test]
+    async fn names_consist_of_few_characters() {
+        let server = Server::new().await;
+        for sign in ["q", "3", ".", "_", "=", "-", "/", "+"] {
+            let made = register(&server, &dummy(&format!("user{sign}"))).await.ok();
+            assert_eq!(made["user_id"], format!("@user{sign}:hs1"));
+        }
+        for sign in [
+            "!", "\"", ":", "?", "\\", "@", "[", "]", "{", "|", "}", "£", "é", "\n", "'", " ", ",",
+        ] {
+            register(&server, &dummy(&format!("user-{sign}-reject-please")))
+                .await
+                .refused(400, "M_INVALID_USERNAME");
+        }
+        register(&server, &dummy(&"a".repeat(260)))
+            .await
+            .refused(400, "M_INVALID_USERNAME");
+        let body = json!({ "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
+        let made = register(&server, &body).await.ok();
+        assert!(
+            text(&made["user_id"]).ends_with(":hs1"),
+            "a name is made up"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_session_is_as_the_client_wants_it() {
+        let server = Server::new().await;
+        let mut body = dummy("alice");
+        body["inhibit_login"] = true.into();
+        let made = register(&server, &body).await.ok();
+        assert_eq!(made, json!({ "user_id": "@alice:hs1" }));
+        let mut body = dummy("bob");
+        body["refresh_token"] = true.into();
+        let made = register(&server, &body).await.ok();
+        assert!(made["refresh_token"].is_string() && made["expires_in_ms"].is_number());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_registered_is_refused() {
+        let server = Server::new().await;
+        let with = |key: &str, value: Value| {
+            let mut body = dummy("alice");
+            body[key] = value;
+            body
+        };
+        for (body, status, errcode) in [
+            (with("password", "short".into()), 400, "M_WEAK_PASSWORD"),
+            (with("password", Value::Null), 400, "M_MISSING_PARAM"),
+            (
+                with("type", "m.login.application_service".into()),
+                403,
+                "M_FORBIDDEN",
+            ),
+            (with("auth", "m.login.dummy".into()), 400, "M_BAD_JSON"),
+            (with("username", 5.into()), 400, "M_BAD_JSON"),
+        ] {
+            register(&server, &body).await.refused(status, errcode);
+        }
+        server
+            .stranger(Method::POST, "/register?kind=guest", &json!({}))
+            .await
+            .refused(403, "M_GUEST_ACCESS_FORBIDDEN");
+        server
+            .send(
+                Method::POST,
+                "/_matrix/client/v3/register",
+                None,
+                b"{ \"a\":\"\x81\" }".to_vec(),
+            )
+            .await
+            .refused(400, "M_NOT_JSON");
+        let answer = register(
+            &server,
+            &with("auth", json!({ "type": "m.login.password" })),
+        )
+        .await;
+        assert_eq!(
+            answer.refused(401, "M_UNRECOGNIZED")["completed"],
+            json!([])
+        );
+    }
+
+    #[tokio::test]
+    async fn a_server_may_ask_for_a_token_or_be_closed() {
+        let closed =
+            Server::with(|config| config.registration.mode = RegistrationMode::Closed).await;
+        register(&closed, &dummy("alice"))
+            .await
+            .refused(403, "M_FORBIDDEN");
+
+        let server = Server::with(|config| {
+            config.registration.mode = RegistrationMode::Token;
+            config.registration.token = Some(myelin_config::Secret::new("letmein"));
+        })
+        .await;
+        let stage = "m.login.registration_token";
+        let mut body = dummy("alice");
+        let answer = register(&server, &body).await;
+        assert_eq!(answer.status, 401);
+        assert_eq!(answer.body["flows"], json!([{ "stages": [stage] }]));
+        body["auth"] = json!({ "type": stage, "token": "wrong" });
+        register(&server, &body).await.refused(401, "M_FORBIDDEN");
+        body["auth"]["token"] = "letmein".into();
+        register(&server, &body).await.ok();
+    }
 }

@@ -12,3 +12,37 @@ pub(crate) async fn get(request: Request<Operation>) -> Reply<Response> {
     response.device_id = Some(request.caller.device_id);
     Reply(response)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::{PASSWORD, Server, proof};
+
+    #[tokio::test]
+    async fn each_session_learns_its_user_and_device() {
+        let server = Server::new().await;
+        let first = server.register("alice").await;
+        let second = server.login("alice").await;
+        for session in [&first, &second, &first] {
+            let who = json!({
+                "user_id": "@alice:hs1",
+                "device_id": session.device,
+                "is_guest": false,
+            });
+            assert_eq!(server.get("/account/whoami", session).await.ok(), who);
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_is_gone_learns_nothing() {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        let body = json!({ "auth": proof(&alice, PASSWORD) });
+        server.post("/account/deactivate", &alice, &body).await.ok();
+        server
+            .get("/account/whoami", &alice)
+            .await
+            .refused(401, "M_UNKNOWN_TOKEN");
+    }
+}

@@ -32,3 +32,41 @@ pub(crate) async fn list(
         .map_err(Refusal::internal)?;
     Ok(Json(json!({ "tags": tags })))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::{Server, encode};
+
+    #[tokio::test]
+    async fn everybody_sees_his_own_tags() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let room = server
+            .room(&alice, &json!({ "preset": "public_chat" }))
+            .await;
+        server.join(&room, &bob).await;
+        let path = |user: &str| format!("/user/{user}/rooms/{}/tags", encode(&room));
+        let none = json!({ "tags": {} });
+        assert_eq!(server.get(&path(&alice.id), &alice).await.ok(), none);
+        let tag = format!("{}/m.favourite", path(&alice.id));
+        server
+            .put(&tag, &alice, &json!({ "order": 0.1 }))
+            .await
+            .ok();
+        for _ in 0..2 {
+            let tags = server.get(&path(&alice.id), &alice).await.ok();
+            assert_eq!(tags, json!({ "tags": { "m.favourite": { "order": 0.1 } } }));
+        }
+        assert_eq!(server.get(&path(&bob.id), &bob).await.ok(), none);
+        server
+            .get(&path(&alice.id), &bob)
+            .await
+            .refused(403, "M_FORBIDDEN");
+        let nowhere = "/user/@alice:hs1/rooms/!nowhere:hs1/tags";
+        server
+            .get(nowhere, &alice)
+            .await
+            .refused(404, "M_NOT_FOUND");
+    }
+}

@@ -72,3 +72,74 @@ async fn set(
         .map_err(refuse)?;
     Ok(Json(Map::new()))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::json;
+
+    use crate::testing::{Server, encode, text};
+
+    #[tokio::test]
+    async fn the_last_content_counts_and_syncs_bring_it() {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        let room = server.room(&alice, &json!({})).await;
+        let since = text(&server.sync(&alice, "").await["next_batch"]);
+        let query = format!("since={since}");
+        let of_room = format!(
+            "/user/@alice:hs1/rooms/{}/account_data/test.key",
+            encode(&room)
+        );
+        for path in ["/user/@alice:hs1/account_data/test.key", of_room.as_str()] {
+            for value in ["first", "second", "second"] {
+                let content = json!({ "value": value });
+                assert_eq!(server.put(path, &alice, &content).await.ok(), json!({}));
+                assert_eq!(server.get(path, &alice).await.ok(), content);
+            }
+        }
+        let sync = server.sync(&alice, &query).await;
+        let event = json!([{ "type": "test.key", "content": { "value": "second" } }]);
+        assert_eq!(sync["account_data"]["events"], event);
+        assert_eq!(
+            sync["rooms"]["join"][&room]["account_data"]["events"],
+            event
+        );
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_set_is_refused() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let room = server.room(&alice, &json!({})).await;
+        let of_room = format!("rooms/{}/account_data", encode(&room));
+        for base in ["account_data", of_room.as_str()] {
+            let path = |kind: &str| format!("/user/@alice:hs1/{base}/{kind}");
+            for (user, kind, body, status, errcode) in [
+                (&bob, "a.b", json!({}), 403, "M_FORBIDDEN"),
+                (&alice, "m.push_rules", json!({}), 405, "M_BAD_JSON"),
+                (&alice, "m.fully_read", json!({}), 405, "M_BAD_JSON"),
+                (&alice, "a.b", json!([]), 400, "M_BAD_JSON"),
+                (&alice, "a.b", json!("x"), 400, "M_BAD_JSON"),
+            ] {
+                server
+                    .put(&path(kind), user, &body)
+                    .await
+                    .refused(status, errcode);
+            }
+            let whole = format!("/_matrix/client/v3{}", path("a.b"));
+            server
+                .send(Method::PUT, &whole, Some(&alice.token), b"{".to_vec())
+                .await
+                .refused(400, "M_NOT_JSON");
+            server
+                .get(&path("a.b"), &alice)
+                .await
+                .refused(404, "M_NOT_FOUND");
+        }
+        let nowhere = "/user/@alice:hs1/rooms/!nowhere:hs1/account_data/a.b";
+        server
+            .put(nowhere, &alice, &json!({}))
+            .await
+            .refused(404, "M_NOT_FOUND");
+    }
+}

@@ -45,3 +45,46 @@ pub(crate) async fn set(
         .map_err(refuse)?;
     Ok(Json(Map::new()))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::{Server, encode};
+
+    #[tokio::test]
+    async fn a_tag_is_set_and_changed() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let room = server.room(&alice, &json!({})).await;
+        let path = |tag: &str| format!("/user/@alice:hs1/rooms/{}/tags/{tag}", encode(&room));
+        for order in [json!({ "order": 0.5 }), json!({ "order": 0.5 }), json!({})] {
+            assert_eq!(
+                server.put(&path("u.work"), &alice, &order).await.ok(),
+                json!({})
+            );
+            let sync = server.sync(&alice, "").await;
+            let events = &sync["rooms"]["join"][&room]["account_data"]["events"];
+            let content = json!({ "tags": { "u.work": order } });
+            assert_eq!(*events, json!([{ "type": "m.tag", "content": content }]));
+        }
+        let order = json!({ "order": "first" });
+        server
+            .put(&path("u.work"), &alice, &order)
+            .await
+            .refused(400, "M_BAD_JSON");
+        server
+            .put(&path("u.work"), &bob, &json!({}))
+            .await
+            .refused(403, "M_FORBIDDEN");
+        let long = path(&"u".repeat(256));
+        server
+            .put(&long, &alice, &json!({}))
+            .await
+            .refused(400, "M_INVALID_PARAM");
+        let nowhere = "/user/@alice:hs1/rooms/!nowhere:hs1/tags/u.work";
+        server
+            .put(nowhere, &alice, &json!({}))
+            .await
+            .refused(404, "M_NOT_FOUND");
+    }
+}

@@ -63,3 +63,56 @@ pub(super) async fn delete_confirmed(
         .map_err(refuse)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::{PASSWORD, Server, proof};
+
+    const PATH: &str = "/delete_devices";
+
+    #[tokio::test]
+    async fn the_named_devices_go_and_no_others() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let (first, second) = (server.login("alice").await, server.login("alice").await);
+        let devices = json!([first.device, bob.device, "unknown"]);
+        let asked = server
+            .post(PATH, &alice, &json!({ "devices": devices }))
+            .await;
+        assert_eq!(asked.status, 401);
+        let mut body = json!({ "devices": devices, "auth": proof(&alice, PASSWORD) });
+        body["auth"]["session"] = asked.body["session"].clone();
+        server.post(PATH, &alice, &body).await.ok();
+        server
+            .get("/account/whoami", &first)
+            .await
+            .refused(401, "M_UNKNOWN_TOKEN");
+        for kept in [&alice, &second, &bob] {
+            server.get("/account/whoami", kept).await.ok();
+        }
+        let body = json!({ "devices": devices, "auth": proof(&alice, PASSWORD) });
+        server.post(PATH, &alice, &body).await.ok();
+    }
+
+    #[tokio::test]
+    async fn without_confirmation_nothing_goes() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let body = |auth| json!({ "devices": [alice.device], "auth": auth });
+        let wrong = body(proof(&alice, "wrong"));
+        server
+            .post(PATH, &alice, &wrong)
+            .await
+            .refused(401, "M_FORBIDDEN");
+        let other = body(proof(&bob, PASSWORD));
+        server
+            .post(PATH, &alice, &other)
+            .await
+            .refused(403, "M_FORBIDDEN");
+        server
+            .post(PATH, &alice, &json!({}))
+            .await
+            .refused(400, "M_BAD_JSON");
+        server.get("/account/whoami", &alice).await.ok();
+    }
+}

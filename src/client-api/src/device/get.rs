@@ -29,3 +29,37 @@ pub(crate) async fn get(
         .ok_or_else(|| Refusal::not_found("You have no such device."))?;
     Ok(Reply(Response::new(wire(device))))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use crate::testing::{PASSWORD, Server, proof, text};
+
+    #[tokio::test]
+    async fn a_device_is_shown_to_its_owner() {
+        let (server, mut alice, bob) = Server::with_two_users().await;
+        let mut body = proof(&alice, PASSWORD);
+        body["device_id"] = "login_device".into();
+        body["initial_device_display_name"] = "device display".into();
+        let answer = server.stranger(Method::POST, "/login", &body).await.ok();
+        let first = std::mem::replace(&mut alice.token, text(&answer["access_token"]));
+        for _ in 0..2 {
+            let device = server.get("/devices/login_device", &alice).await.ok();
+            assert_eq!(device["device_id"], "login_device");
+            assert_eq!(device["display_name"], "device display");
+            assert_eq!(device["last_seen_ip"], "127.0.0.1");
+            assert_eq!(device["last_seen_ts"], 1_700_000_000_000_u64);
+        }
+        alice.token = first;
+        server.get("/devices/login_device", &alice).await.ok();
+        server
+            .get("/devices/unknown_device", &alice)
+            .await
+            .refused(404, "M_NOT_FOUND");
+        server
+            .get("/devices/login_device", &bob)
+            .await
+            .refused(404, "M_NOT_FOUND");
+    }
+}

@@ -29,3 +29,36 @@ pub(crate) async fn list(
         devices.into_iter().map(wire).collect(),
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use crate::testing::{Server, User, text};
+
+    async fn ids(server: &Server, user: &User) -> BTreeSet<String> {
+        let body = server.get("/devices", user).await.ok();
+        let devices = body["devices"].as_array().expect("a list");
+        devices
+            .iter()
+            .map(|device| text(&device["device_id"]))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn everybody_sees_his_own_devices() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        assert_eq!(
+            ids(&server, &alice).await,
+            BTreeSet::from([alice.device.clone()])
+        );
+        let second = server.login("alice").await;
+        let both = BTreeSet::from([alice.device.clone(), second.device.clone()]);
+        assert_eq!(ids(&server, &alice).await, both);
+        assert_eq!(ids(&server, &second).await, both);
+        assert_eq!(
+            ids(&server, &bob).await,
+            BTreeSet::from([bob.device.clone()])
+        );
+    }
+}

@@ -31,3 +31,46 @@ pub(crate) async fn rename(
         .map_err(refuse)?;
     Ok(Reply(Response::new()))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::testing::Server;
+
+    #[tokio::test]
+    async fn a_device_bears_its_new_name() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let path = format!("/devices/{}", alice.device);
+        let name = async || server.get(&path, &alice).await.ok()["display_name"].clone();
+        for _ in 0..2 {
+            let body = json!({ "display_name": "new device display" });
+            assert_eq!(server.put(&path, &alice, &body).await.ok(), json!({}));
+            assert_eq!(name().await, "new device display");
+        }
+        // Without a name there is nothing to change.
+        server.put(&path, &alice, &json!({})).await.ok();
+        assert_eq!(name().await, "new device display");
+
+        let body = json!({ "display_name": "x" });
+        server
+            .put("/devices/unknown_device", &alice, &body)
+            .await
+            .refused(404, "M_NOT_FOUND");
+        server
+            .put(&path, &bob, &body)
+            .await
+            .refused(404, "M_NOT_FOUND");
+        let body = json!({ "display_name": "x".repeat(300) });
+        server
+            .put(&path, &alice, &body)
+            .await
+            .refused(413, "M_TOO_LARGE");
+        let body = json!({ "display_name": 5 });
+        server
+            .put(&path, &alice, &body)
+            .await
+            .refused(400, "M_BAD_JSON");
+        assert_ne!(name().await, Value::Null);
+    }
+}

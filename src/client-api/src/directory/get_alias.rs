@@ -27,3 +27,31 @@ pub(crate) async fn get(
     let servers = vec![rooms.server_name().to_owned()];
     Ok(Reply(Response::new(room.room_id().to_owned(), servers)))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::{Value, json};
+
+    use crate::testing::Server;
+
+    #[tokio::test]
+    async fn anybody_finds_the_room_of_an_alias() {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        let room = server
+            .room(&alice, &json!({ "room_alias_name": "room_new" }))
+            .await;
+        let get = async |alias: &str| {
+            let path = format!("/directory/room/{alias}");
+            server.stranger(Method::GET, &path, &Value::Null).await
+        };
+        for _ in 0..2 {
+            let found = get("%23room_new:hs1").await.ok();
+            assert_eq!(found, json!({ "room_id": room, "servers": ["hs1"] }));
+        }
+        get("%23other:hs1").await.refused(404, "M_NOT_FOUND");
+        get("%23room_new:hs2").await.refused(404, "M_NOT_FOUND");
+        get("nonsense").await.refused(400, "M_INVALID_PARAM");
+    }
+}

@@ -41,3 +41,30 @@ pub(crate) async fn get(
         Visibility::Private => WireVisibility::Private,
     })))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::{Server, encode};
+
+    #[tokio::test]
+    async fn a_room_is_listed_if_it_was_made_so() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        for visibility in ["public", "private"] {
+            let room = server
+                .room(&alice, &json!({ "visibility": visibility }))
+                .await;
+            let path = format!("/directory/list/room/{}", encode(&room));
+            for user in [&alice, &bob] {
+                let answer = server.get(&path, user).await;
+                assert_eq!(answer.ok(), json!({ "visibility": visibility }));
+            }
+        }
+        let nowhere = "/directory/list/room/!nowhere:hs1";
+        server
+            .get(nowhere, &alice)
+            .await
+            .refused(404, "M_NOT_FOUND");
+    }
+}

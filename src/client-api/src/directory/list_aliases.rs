@@ -30,3 +30,42 @@ pub(crate) async fn list(
         .map_err(refuse)?;
     Ok(Reply(Response::new(aliases)))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::{Server, in_room};
+
+    #[tokio::test]
+    async fn only_members_list_the_aliases_of_a_room() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let room = server.room(&alice, &json!({})).await;
+        let path = in_room(&room, "/aliases");
+        assert_eq!(
+            server.get(&path, &alice).await.ok(),
+            json!({ "aliases": [] })
+        );
+        let body = json!({ "room_id": room });
+        server
+            .put("/directory/room/%23lists_aliases:hs1", &alice, &body)
+            .await
+            .ok();
+        for _ in 0..2 {
+            let aliases = json!({ "aliases": ["#lists_aliases:hs1"] });
+            assert_eq!(server.get(&path, &alice).await.ok(), aliases);
+        }
+        server.get(&path, &bob).await.refused(403, "M_FORBIDDEN");
+        let nowhere = in_room("!nowhere:hs1", "/aliases");
+        server
+            .get(&nowhere, &alice)
+            .await
+            .refused(403, "M_FORBIDDEN");
+        let visibility = json!({ "history_visibility": "world_readable" });
+        server
+            .set_state(&room, &alice, "m.room.history_visibility", &visibility)
+            .await
+            .ok();
+        server.get(&path, &bob).await.ok();
+    }
+}

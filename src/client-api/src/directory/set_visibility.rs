@@ -50,3 +50,48 @@ pub(crate) async fn set(
         .map_err(refuse)?;
     Ok(Reply(Response::new()))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::{Server, encode};
+
+    #[tokio::test]
+    async fn whoever_has_the_power_lists_a_room() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let room = server
+            .room(&alice, &json!({ "preset": "public_chat" }))
+            .await;
+        let path = format!("/directory/list/room/{}", encode(&room));
+        for (body, now) in [
+            (json!({ "visibility": "public" }), "public"),
+            (json!({ "visibility": "public" }), "public"),
+            (json!({ "visibility": "private" }), "private"),
+            (json!({}), "public"),
+        ] {
+            assert_eq!(server.put(&path, &alice, &body).await.ok(), json!({}));
+            assert_eq!(server.get(&path, &bob).await.ok()["visibility"], now);
+        }
+        let body = json!({ "visibility": "private" });
+        server
+            .put(&path, &bob, &body)
+            .await
+            .refused(403, "M_FORBIDDEN");
+        server.join(&room, &bob).await;
+        server
+            .put(&path, &bob, &body)
+            .await
+            .refused(403, "M_FORBIDDEN");
+        let nonsense = json!({ "visibility": "nonsense" });
+        server
+            .put(&path, &alice, &nonsense)
+            .await
+            .refused(400, "M_BAD_JSON");
+        let nowhere = "/directory/list/room/!nowhere:hs1";
+        server
+            .put(nowhere, &alice, &body)
+            .await
+            .refused(404, "M_NOT_FOUND");
+    }
+}

@@ -12,10 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::{About, extract::Call};
 
 /// Answers with what works here. Capabilities that have their default are said all the same: clients look for them.
-pub(crate) async fn get(
-    State(about): State<Arc<About>>,
-    _: Call<AccessToken>,
-) -> Json<Value> {
+pub(crate) async fn get(State(about): State<Arc<About>>, _: Call<AccessToken>) -> Json<Value> {
     let available: Map<String, Value> = RoomVersion::ALL
         .iter()
         .map(|version| (version.as_str().to_owned(), json!("stable")))
@@ -61,7 +58,9 @@ mod tests {
             ("m.3pid_changes", false),
             ("m.get_login_token", false),
         ] {
-            let told = capabilities.get(name).map_or(json!(enabled), |told| told["enabled"].clone());
+            let told = capabilities
+                .get(name)
+                .map_or(json!(enabled), |told| told["enabled"].clone());
             assert_eq!(told, enabled, "{name}");
         }
         // What is told is so.

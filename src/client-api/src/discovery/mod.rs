@@ -11,14 +11,11 @@ use myelin_config::{BaseUrl, SupportContact};
 use ruma::{
     OwnedServerName,
     api::client::discovery::{
-        get_capabilities, get_supported_versions, discover_homeserver, discover_support,
+        discover_homeserver, discover_support, get_capabilities, get_supported_versions,
     },
 };
 
-use crate::{
-    Access, Limit,
-    routes::Routes,
-};
+use crate::{Access, Limit, routes::Routes};
 
 /// What the server says of itself without looking into its store.
 #[derive(Clone, Debug)]

@@ -16,3 +16,33 @@ const VERSIONS: [&str; 10] = [
 pub(crate) async fn get(_: Request<Operation>) -> Reply<Response> {
     Reply(Response::new(VERSIONS.map(str::to_owned).to_vec()))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use crate::testing::Server;
+
+    #[tokio::test]
+    async fn versions_are_told_to_anybody() {
+        let server = Server::new().await;
+        for _ in 0..2 {
+            let answer = server
+                .send(Method::GET, "/_matrix/client/versions", None, Vec::new())
+                .await;
+            assert_eq!(answer.headers["content-type"], "application/json");
+            let body = answer.ok();
+            let versions = body["versions"].as_array().expect("a list");
+            assert!(versions.iter().any(|version| version == "v1.10"));
+            let grammar = |text: &str| {
+                let (major, minor) = text.strip_prefix('v')?.split_once('.')?;
+                Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+            };
+            assert!(
+                versions
+                    .iter()
+                    .all(|text| text.as_str().and_then(grammar).is_some())
+            );
+        }
+    }
+}

@@ -28,3 +28,34 @@ pub(crate) async fn get(
         base_url.to_string(),
     ))))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::json;
+
+    use crate::testing::Server;
+
+    const PATH: &str = "/.well-known/matrix/client";
+
+    #[tokio::test]
+    async fn it_is_told_what_was_configured() {
+        let server = Server::with(|config| {
+            config.well_known.client = Some("https://matrix.example.org".parse().expect("a URL"));
+        })
+        .await;
+        for _ in 0..2 {
+            let answer = server.send(Method::GET, PATH, None, Vec::new()).await;
+            assert_eq!(answer.headers["content-type"], "application/json");
+            let told = json!({ "m.homeserver": { "base_url": "https://matrix.example.org" } });
+            assert_eq!(answer.ok(), told);
+        }
+    }
+
+    #[tokio::test]
+    async fn without_configuration_there_is_nothing_to_tell() {
+        let server = Server::new().await;
+        let answer = server.send(Method::GET, PATH, None, Vec::new()).await;
+        answer.refused(404, "M_NOT_FOUND");
+    }
+}

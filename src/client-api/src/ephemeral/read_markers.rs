@@ -77,3 +77,64 @@ pub(super) async fn set_fully_read(
         .await
         .map_err(Refusal::internal)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::testing::{Server, in_room};
+
+    #[tokio::test]
+    async fn the_marker_and_the_receipts_move() {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        let room = server
+            .room(&alice, &json!({ "preset": "public_chat" }))
+            .await;
+        let path = in_room(&room, "/read_markers");
+        for _ in 0..2 {
+            let event = server.say(&room, &alice, "Hello world!").await;
+            let body = json!({ "m.fully_read": event, "m.read": event, "m.read.private": event });
+            for _ in 0..2 {
+                assert_eq!(server.post(&path, &alice, &body).await.ok(), json!({}));
+            }
+            let sync = server.sync(&alice, "").await;
+            let joined = &sync["rooms"]["join"][&room];
+            let receipts = &joined["ephemeral"]["events"][0]["content"][&event];
+            for kind in ["m.read", "m.read.private"] {
+                assert!(receipts[kind][&alice.id]["ts"].is_number(), "{joined}");
+            }
+            let marker = json!([{ "type": "m.fully_read", "content": { "event_id": event } }]);
+            assert_eq!(joined["account_data"]["events"], marker);
+        }
+        server.post(&path, &alice, &json!({})).await.ok();
+    }
+
+    #[tokio::test]
+    async fn strangers_and_nonsense_are_refused() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let room = server.room(&alice, &json!({})).await;
+        let event = server.say(&room, &alice, "mine").await;
+        let fully = json!({ "m.fully_read": event });
+        let read = json!({ "m.read": event });
+        let post = async |room: &str, user, body: &Value| {
+            server
+                .post(&in_room(room, "/read_markers"), user, body)
+                .await
+        };
+        for body in [&fully, &read] {
+            post(&room, &bob, body).await.refused(403, "M_FORBIDDEN");
+            post("!nowhere:hs1", &alice, body)
+                .await
+                .refused(403, "M_FORBIDDEN");
+        }
+        let unknown = json!({ "m.fully_read": "$nothing" });
+        post(&room, &alice, &unknown)
+            .await
+            .refused(404, "M_NOT_FOUND");
+        let nonsense = json!({ "m.fully_read": 5 });
+        post(&room, &alice, &nonsense)
+            .await
+            .refused(400, "M_BAD_JSON");
+    }
+}

@@ -32,3 +32,31 @@ pub(crate) async fn get(
         .map(|filter| Json(filter.0))
         .ok_or_else(|| Refusal::not_found("There is no such filter."))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::{Server, text};
+
+    #[tokio::test]
+    async fn a_filter_comes_back_as_it_was_stored() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let filter = json!({ "room": { "timeline": { "limit": 10 } }, "org.example": 1 });
+        let base = "/user/@alice:hs1/filter";
+        let id = text(&server.post(base, &alice, &filter).await.ok()["filter_id"]);
+        let path = format!("{base}/{id}");
+        for _ in 0..2 {
+            assert_eq!(server.get(&path, &alice).await.ok(), filter);
+        }
+        server.get(&path, &bob).await.refused(403, "M_FORBIDDEN");
+        let other = format!("/user/@bob:hs1/filter/{id}");
+        server.get(&other, &bob).await.refused(404, "M_NOT_FOUND");
+        for id in ["0", "nonsense"] {
+            server
+                .get(&format!("{base}/{id}"), &alice)
+                .await
+                .refused(404, "M_NOT_FOUND");
+        }
+    }
+}

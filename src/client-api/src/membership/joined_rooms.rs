@@ -32,3 +32,26 @@ pub(crate) async fn list(
         .map_err(Refusal::internal)?;
     Ok(Reply(Response::new(joined)))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::Server;
+
+    #[tokio::test]
+    async fn the_rooms_are_those_that_the_caller_is_in() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let rooms = async |user| server.get("/joined_rooms", user).await.ok();
+        assert_eq!(rooms(&alice).await, json!({ "joined_rooms": [] }));
+        let room = server.room(&alice, &json!({ "invite": [bob.id] })).await;
+        for _ in 0..2 {
+            assert_eq!(rooms(&alice).await, json!({ "joined_rooms": [room] }));
+        }
+        assert_eq!(rooms(&bob).await, json!({ "joined_rooms": [] }));
+        server.join(&room, &bob).await;
+        server.leave(&room, &alice).await;
+        assert_eq!(rooms(&alice).await, json!({ "joined_rooms": [] }));
+        assert_eq!(rooms(&bob).await, json!({ "joined_rooms": [room] }));
+    }
+}

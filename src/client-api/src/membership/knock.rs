@@ -4,7 +4,7 @@
 
 use axum::extract::State;
 use myelin_accounts::Accounts;
-use myelin_rooms::{Enter, KnockError, Rooms};
+use myelin_rooms::{Enter, JsonObject, KnockError, Rooms};
 use ruma::api::client::knock::knock_room::v3::{Request as Operation, Response};
 
 use super::resolve;
@@ -36,8 +36,61 @@ pub(crate) async fn knock(
             user: caller.user_id,
             profile,
             reason: body.reason,
+            extra: JsonObject::new(),
         })
         .await
         .map_err(refuse)?;
     Ok(Reply(Response::new(room_id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::{Server, encode};
+
+    #[tokio::test]
+    async fn whoever_knocks_may_be_let_in() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let rule = json!({ "type": "m.room.join_rules", "content": { "join_rule": "knock" } });
+        let request = json!({ "initial_state": [rule], "room_alias_name": "door" });
+        let room = server.room(&alice, &request).await;
+        let body = json!({ "reason": "let me in" });
+        let member = format!("m.room.member/{}", encode(&bob.id));
+        for path in [
+            format!("/knock/{}", encode(&room)),
+            "/knock/%23door%3Ahs1".to_owned(),
+        ] {
+            let answer = server.post(&path, &bob, &body).await;
+            assert_eq!(answer.ok(), json!({ "room_id": room }));
+            let content = json!({ "membership": "knock", "reason": "let me in" });
+            assert_eq!(server.state(&room, &alice, &member).await.ok(), content);
+            assert!(server.sync(&bob, "").await["rooms"]["knock"][&room].is_object());
+        }
+        server.act("invite", &room, &alice, &bob).await.ok();
+        server.join(&room, &bob).await;
+        let path = format!("/knock/{}", encode(&room));
+        server
+            .post(&path, &bob, &body)
+            .await
+            .refused(403, "M_FORBIDDEN");
+    }
+
+    #[tokio::test]
+    async fn not_every_door_can_be_knocked_at() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let room = server.room(&alice, &json!({})).await;
+        for (room, status, errcode) in [
+            (room.as_str(), 403, "M_FORBIDDEN"),
+            ("!nowhere:hs1", 404, "M_NOT_FOUND"),
+            ("#nowhere:hs1", 404, "M_NOT_FOUND"),
+            ("nonsense", 400, "M_INVALID_PARAM"),
+        ] {
+            let path = format!("/knock/{}", encode(room));
+            server
+                .post(&path, &bob, &json!({}))
+                .await
+                .refused(status, errcode);
+        }
+    }
 }

@@ -26,3 +26,35 @@ pub(crate) async fn delete(
     tell_rooms(&rooms, &user_id, changed).await?;
     Ok(Json(Map::new()))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::{Server, encode};
+
+    #[tokio::test]
+    async fn a_field_is_gone_from_the_profile_and_the_rooms() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let path = "/profile/@alice:hs1/displayname";
+        server
+            .put(path, &alice, &json!({ "displayname": "Alice" }))
+            .await
+            .ok();
+        let room = server.room(&alice, &json!({})).await;
+        server
+            .delete(path, &bob, &json!({}))
+            .await
+            .refused(403, "M_FORBIDDEN");
+        for _ in 0..2 {
+            assert_eq!(
+                server.delete(path, &alice, &json!({})).await.ok(),
+                json!({})
+            );
+            server.get(path, &alice).await.refused(404, "M_NOT_FOUND");
+        }
+        let entry = format!("m.room.member/{}", encode(&alice.id));
+        let member = server.state(&room, &alice, &entry).await.ok();
+        assert_eq!(member, json!({ "membership": "join" }));
+    }
+}

@@ -28,3 +28,30 @@ pub(crate) async fn get(
         .ok_or_else(|| Refusal::not_found("The profile has no such field."))?;
     Ok(Json(Map::from_iter([(key, value)])))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::{Value, json};
+
+    use crate::testing::{Answer, Server};
+
+    #[tokio::test]
+    async fn anybody_sees_a_field_that_is_there() {
+        let (server, alice, _) = Server::with_two_users().await;
+        let path = |key: &str| format!("/profile/@alice:hs1/{key}");
+        let get = async |path: String| -> Answer {
+            server.stranger(Method::GET, &path, &Value::Null).await
+        };
+        get(path("displayname")).await.refused(404, "M_NOT_FOUND");
+        let body = json!({ "displayname": "my_display_name" });
+        server.put(&path("displayname"), &alice, &body).await.ok();
+        for _ in 0..2 {
+            assert_eq!(get(path("displayname")).await.ok(), body);
+        }
+        get(path("avatar_url")).await.refused(404, "M_NOT_FOUND");
+        get("/profile/@nobody:hs1/displayname".to_owned())
+            .await
+            .refused(404, "M_NOT_FOUND");
+    }
+}

@@ -22,3 +22,36 @@ pub(crate) async fn delete(
         .map_err(refuse)?;
     Ok(Json(Map::new()))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::Server;
+
+    #[tokio::test]
+    async fn a_rule_is_deleted_once() {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        let path = "/pushrules/global/override/mine";
+        let body = json!({ "actions": [], "conditions": [] });
+        server.put(path, &alice, &body).await.ok();
+        assert_eq!(
+            server.delete(path, &alice, &json!({})).await.ok(),
+            json!({})
+        );
+        server.get(path, &alice).await.refused(404, "M_NOT_FOUND");
+        server
+            .delete(path, &alice, &json!({}))
+            .await
+            .refused(404, "M_NOT_FOUND");
+        server
+            .delete(
+                "/pushrules/global/override/.m.rule.master",
+                &alice,
+                &json!({}),
+            )
+            .await
+            .refused(400, "M_INVALID_PARAM");
+    }
+}

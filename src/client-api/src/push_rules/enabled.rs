@@ -23,14 +23,7 @@ pub(crate) async fn get(
     State(accounts): State<Accounts>,
     call: Call<AccessToken>,
 ) -> Result<Json<Value>> {
-    let rule = find(
-        &rooms,
-        accounts,
-        call.caller.user,
-        call.arg(0),
-        call.arg(1),
-    )
-    .await?;
+    let rule = find(&rooms, accounts, call.caller.user, call.arg(0), call.arg(1)).await?;
     Ok(Json(json!({ "enabled": rule.enabled })))
 }
 
@@ -46,4 +39,40 @@ pub(crate) async fn set(
         .await
         .map_err(refuse)?;
     Ok(Json(Map::new()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::Server;
+
+    #[tokio::test]
+    async fn a_rule_is_put_in_force_and_out_of_it() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let path = "/pushrules/global/override/.m.rule.master/enabled";
+        for enabled in [true, true, false] {
+            let body = json!({ "enabled": enabled });
+            assert_eq!(server.put(path, &alice, &body).await.ok(), json!({}));
+            assert_eq!(server.get(path, &alice).await.ok(), body);
+            assert_eq!(
+                server.get(path, &bob).await.ok(),
+                json!({ "enabled": false })
+            );
+        }
+        server
+            .put(path, &alice, &json!({ "enabled": 1 }))
+            .await
+            .refused(400, "M_BAD_JSON");
+        let unknown = "/pushrules/global/override/unknown/enabled";
+        server
+            .get(unknown, &alice)
+            .await
+            .refused(404, "M_NOT_FOUND");
+        let body = json!({ "enabled": true });
+        server
+            .put(unknown, &alice, &body)
+            .await
+            .refused(404, "M_NOT_FOUND");
+    }
 }

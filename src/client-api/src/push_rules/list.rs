@@ -40,3 +40,52 @@ pub(crate) async fn global(
     let rules = ruleset(&rooms, accounts, call.caller.user).await?;
     Ok(Json((*rules).clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::json;
+
+    use crate::testing::{Server, encode};
+
+    #[tokio::test]
+    async fn the_rules_are_listed_under_every_form_of_the_path() {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        let all = server.get("/pushrules/", &alice).await.ok();
+        for kind in ["override", "content", "room", "sender", "underride"] {
+            assert!(all["global"][kind].is_array(), "{kind}");
+        }
+        assert_eq!(all["global"]["override"][0]["rule_id"], ".m.rule.master");
+        assert_eq!(
+            server.get("/pushrules/global/", &alice).await.ok(),
+            all["global"]
+        );
+        for path in ["v3/pushrules", "r0/pushrules", "r0/pushrules/"] {
+            let path = format!("/_matrix/client/{path}");
+            let answer = server
+                .send(Method::GET, &path, Some(&alice.token), Vec::new())
+                .await;
+            assert_eq!(answer.ok(), all, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn reading_the_rules_does_not_change_them() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let path = format!("/pushrules/global/sender/{}", encode(&alice.id));
+        server
+            .put(&path, &alice, &json!({ "actions": ["dont_notify"] }))
+            .await
+            .ok();
+        for _ in 0..2 {
+            let all = server.get("/pushrules/", &alice).await.ok();
+            assert_eq!(
+                all["global"]["sender"][0]["actions"],
+                json!(["dont_notify"])
+            );
+        }
+        let others = server.get("/pushrules/", &bob).await.ok();
+        assert_eq!(others["global"]["sender"], json!([]));
+    }
+}

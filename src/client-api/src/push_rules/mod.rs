@@ -30,18 +30,17 @@ use crate::{
 };
 
 /// The routes of this family.
-pub(crate) fn routes(routes: Routes) -> Routes {
+pub(crate) fn routes(mut routes: Routes) -> Routes {
+    // Clients of old left out the slash at the end.
+    for path in [
+        "/_matrix/client/v3/pushrules",
+        "/_matrix/client/r0/pushrules",
+    ] {
+        routes = routes.path(&Method::GET, path, Access::User, Limit::Read, list::all);
+    }
     routes
         .operation::<get_pushrules_all::v3::Request, _, _>(Limit::Read, list::all)
         .operation::<get_pushrules_global_scope::v3::Request, _, _>(Limit::Read, list::global)
-        // Clients of old left out the slash at the end.
-        .path(
-            &Method::GET,
-            "/_matrix/client/v3/pushrules",
-            Access::User,
-            Limit::Read,
-            list::all,
-        )
         .operation::<get_pushrule::v3::Request, _, _>(Limit::Read, get::get)
         .operation::<set_pushrule::v3::Request, _, _>(Limit::Send, put::put)
         .operation::<delete_pushrule::v3::Request, _, _>(Limit::Send, delete::delete)
@@ -72,9 +71,7 @@ fn refuse_rule(error: &RuleError) -> Refusal {
         RuleError::NotFound => Refusal::not_found(message),
         RuleError::NoSuchNeighbour(_) => Refusal::bad_request(ErrorKind::Unknown, message),
         RuleError::MissingPattern => Refusal::missing(message),
-        RuleError::InvalidAction
-        | RuleError::InvalidCondition
-        | RuleError::PatternTooLong => {
+        RuleError::InvalidAction | RuleError::InvalidCondition | RuleError::PatternTooLong => {
             Refusal::bad_request(ErrorKind::BadJson, message)
         }
     }

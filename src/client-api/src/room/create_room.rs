@@ -137,3 +137,186 @@ fn initial_state<T>(raw: &Raw<T>) -> Result<StateDraft> {
         content: state.content,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::testing::{Server, encode};
+
+    const PATH: &str = "/createRoom";
+
+    #[tokio::test]
+    async fn a_room_is_as_it_was_ordered() {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        let rich = json!({
+            "topic": "Test Room",
+            "m.topic": { "m.text": [{ "body": "Test Room" }] },
+        });
+        let topic = |topic: &str| json!({ "type": "m.room.topic", "content": { "topic": topic } });
+        for (request, entry, content) in [
+            (
+                json!({ "topic": "Test Room" }),
+                "m.room.topic",
+                rich.clone(),
+            ),
+            (
+                json!({ "initial_state": [topic("Test Room")] }),
+                "m.room.topic",
+                json!({ "topic": "Test Room" }),
+            ),
+            (
+                json!({ "topic": "Test Room", "initial_state": [topic("Shenanigans")] }),
+                "m.room.topic",
+                rich,
+            ),
+            (
+                json!({ "name": "Test Room" }),
+                "m.room.name",
+                json!({ "name": "Test Room" }),
+            ),
+            (
+                json!({ "preset": "public_chat" }),
+                "m.room.join_rules",
+                json!({ "join_rule": "public" }),
+            ),
+            (
+                json!({ "visibility": "private" }),
+                "m.room.join_rules",
+                json!({ "join_rule": "invite" }),
+            ),
+            (
+                json!({ "room_version": "11", "creation_content": { "m.federate": false } }),
+                "m.room.create",
+                json!({ "room_version": "11", "m.federate": false }),
+            ),
+            (
+                json!({ "room_version": "2" }),
+                "m.room.create",
+                json!({ "room_version": "2", "creator": alice.id }),
+            ),
+            (
+                json!({ "creation_content": { "test": "azerty", "room_version": "test" } }),
+                "m.room.create",
+                json!({ "room_version": "12", "test": "azerty" }),
+            ),
+            (
+                json!({ "room_alias_name": "here" }),
+                "m.room.canonical_alias",
+                json!({ "alias": "#here:hs1" }),
+            ),
+        ] {
+            let room = server.room(&alice, &request).await;
+            assert_eq!(
+                server.state(&room, &alice, entry).await.ok(),
+                content,
+                "{request}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_is_named_is_invited() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let request = json!({ "invite": [bob.id], "is_direct": true, "name": "Invites room" });
+        let room = server.room(&alice, &request).await;
+        let entry = format!("m.room.member/{}", encode(&bob.id));
+        let member = server.state(&room, &alice, &entry).await.ok();
+        assert_eq!(member, json!({ "membership": "invite", "is_direct": true }));
+        let sync = server.sync(&bob, "").await;
+        let shown = sync["rooms"]["invite"][&room]["invite_state"]["events"]
+            .as_array()
+            .expect("the room's state, as far as it is shown");
+        let name = shown.iter().find(|event| event["type"] == "m.room.name");
+        assert_eq!(name.expect("the name")["content"]["name"], "Invites room");
+    }
+
+    #[tokio::test]
+    async fn the_creator_has_power() {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        let room = server.room(&alice, &json!({ "room_version": "11" })).await;
+        let levels = server
+            .state(&room, &alice, "m.room.power_levels")
+            .await
+            .ok();
+        for key in [
+            "ban",
+            "kick",
+            "redact",
+            "state_default",
+            "events_default",
+            "users_default",
+        ] {
+            assert!(levels[key].is_i64(), "{key}");
+        }
+        assert_eq!(levels["users"], json!({ "@alice:hs1": 100 }));
+        assert!(
+            levels["events"]
+                .as_object()
+                .is_some_and(|events| events.values().all(Value::is_i64))
+        );
+    }
+
+    #[tokio::test]
+    async fn an_alias_is_given_once() {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        let request = json!({ "visibility": "public", "room_alias_name": "here" });
+        let room = server.room(&alice, &request).await;
+        server
+            .post(PATH, &alice, &request)
+            .await
+            .refused(400, "M_ROOM_IN_USE");
+        let found = server
+            .get("/directory/room/%23here%3Ahs1", &alice)
+            .await
+            .ok();
+        assert_eq!(found["room_id"], room);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_made_is_refused() {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        for (request, status, errcode) in [
+            (json!({ "room_version": 1 }), 400, "M_BAD_JSON"),
+            (
+                json!({ "room_version": "nonsense" }),
+                400,
+                "M_UNSUPPORTED_ROOM_VERSION",
+            ),
+            (json!({ "preset": "nonsense" }), 400, "M_BAD_JSON"),
+            (json!({ "invite": ["nonsense"] }), 400, "M_BAD_JSON"),
+            (json!({ "invite": ["@bob:hs2"] }), 404, "M_NOT_FOUND"),
+            (json!({ "room_alias_name": "a:b" }), 400, "M_INVALID_PARAM"),
+            (
+                json!({ "initial_state": [{ "content": {} }] }),
+                400,
+                "M_BAD_JSON",
+            ),
+            (json!({ "creation_content": [] }), 400, "M_BAD_JSON"),
+            (
+                json!({ "power_level_content_override": { "users": { "nonsense": 100 } } }),
+                400,
+                "M_INVALID_ROOM_STATE",
+            ),
+            (json!({ "name": "x".repeat(70_000) }), 413, "M_TOO_LARGE"),
+            (
+                json!({ "invite_3pid": [{
+                    "id_server": "a.b", "id_access_token": "x", "medium": "email", "address": "a@b.c",
+                }] }),
+                400,
+                "M_THREEPID_DENIED",
+            ),
+        ] {
+            server
+                .post(PATH, &alice, &request)
+                .await
+                .refused(status, errcode);
+        }
+        let joined = server.get("/joined_rooms", &alice).await.ok();
+        assert_eq!(joined, json!({ "joined_rooms": [] }));
+    }
+}

@@ -11,21 +11,25 @@ use ruma::api::client::{
     state::send_state_event,
 };
 
-use crate::{Access, Limit, routes::Routes};
+use crate::{
+    Access, Limit,
+    routes::{Routes, STATE_WITHOUT_KEY},
+};
 
 /// The routes of this family.
-pub(crate) fn routes(routes: Routes) -> Routes {
+pub(crate) fn routes(mut routes: Routes) -> Routes {
+    for path in STATE_WITHOUT_KEY {
+        routes = routes.path(
+            &Method::PUT,
+            path,
+            Access::User,
+            Limit::Send,
+            send_state::send,
+        );
+    }
     routes
         .operation::<create_operation::v3::Request, _, _>(Limit::Join, create_room::create)
         .operation::<send_message_event::v3::Request, _, _>(Limit::Send, send_message::send)
         .operation::<send_state_event::v3::Request, _, _>(Limit::Send, send_state::send)
-        // The state key may be empty, and the slash before it may then be missing.
-        .path(
-            &Method::PUT,
-            "/_matrix/client/v3/rooms/{room_id}/state/{event_type}/",
-            Access::User,
-            Limit::Send,
-            send_state::send,
-        )
         .operation::<redact_event::v3::Request, _, _>(Limit::Send, redact::redact)
 }

@@ -28,3 +28,32 @@ pub(crate) async fn logout(
         .map_err(refuse)?;
     Ok(Reply(Response::new()))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::Server;
+
+    #[tokio::test]
+    async fn the_session_ends_with_its_device_and_the_others_stay() {
+        let server = Server::new().await;
+        let first = server.register("alice").await;
+        let second = server.login("alice").await;
+        let devices = async || server.get("/devices", &first).await.ok()["devices"].clone();
+        assert_eq!(devices().await.as_array().map(Vec::len), Some(2));
+        server.post("/logout", &second, &json!({})).await.ok();
+        server
+            .get("/sync", &second)
+            .await
+            .refused(401, "M_UNKNOWN_TOKEN");
+        // Nor can it be ended twice.
+        server
+            .post("/logout", &second, &json!({}))
+            .await
+            .refused(401, "M_UNKNOWN_TOKEN");
+        let left = devices().await;
+        assert_eq!(left.as_array().map(Vec::len), Some(1));
+        assert_eq!(left[0]["device_id"], first.device);
+    }
+}

@@ -23,3 +23,33 @@ pub(crate) async fn logout(
         .map_err(refuse)?;
     Ok(Reply(Response::new()))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::Server;
+
+    #[tokio::test]
+    async fn every_session_of_the_caller_ends() {
+        let server = Server::new().await;
+        let first = server.register("alice").await;
+        let second = server.login("alice").await;
+        let bob = server.register("bob").await;
+        server.post("/logout/all", &second, &json!({})).await.ok();
+        for session in [&first, &second] {
+            server
+                .get("/sync", session)
+                .await
+                .refused(401, "M_UNKNOWN_TOKEN");
+            server
+                .post("/logout/all", session, &json!({}))
+                .await
+                .refused(401, "M_UNKNOWN_TOKEN");
+        }
+        server.get("/account/whoami", &bob).await.ok();
+        let again = server.login("alice").await;
+        let devices = server.get("/devices", &again).await.ok();
+        assert_eq!(devices["devices"].as_array().map(Vec::len), Some(1));
+    }
+}

@@ -24,3 +24,45 @@ pub(crate) async fn get(
         .map(Json)
         .map_err(refuse_read)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use crate::testing::{Server, in_room, text};
+
+    #[tokio::test]
+    async fn the_whole_state_is_shown_to_members() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let request = json!({ "preset": "public_chat", "name": "room_test", "topic": "about" });
+        let room = server.room(&alice, &request).await;
+        let path = in_room(&room, "/state");
+        for _ in 0..2 {
+            let state = server.get(&path, &alice).await.ok();
+            let events = state.as_array().expect("a list");
+            let types: BTreeSet<String> = events.iter().map(|event| text(&event["type"])).collect();
+            for wanted in [
+                "create",
+                "join_rules",
+                "name",
+                "power_levels",
+                "topic",
+                "member",
+            ] {
+                assert!(types.contains(&format!("m.room.{wanted}")), "{wanted}");
+            }
+            for event in events {
+                assert_eq!(event["room_id"], room);
+                assert!(event["event_id"].is_string() && event["state_key"].is_string());
+            }
+        }
+        server.get(&path, &bob).await.refused(403, "M_FORBIDDEN");
+        let nowhere = in_room("!nowhere:hs1", "/state");
+        server
+            .get(&nowhere, &alice)
+            .await
+            .refused(403, "M_FORBIDDEN");
+    }
+}

@@ -11,24 +11,25 @@ use ruma::api::client::{
     state::{get_state_event_for_key, get_state_events},
 };
 
-use crate::{Access, Limit, routes::Routes};
+use crate::{
+    Access, Limit,
+    routes::{Routes, STATE_WITHOUT_KEY},
+};
 
 /// The routes of this family.
-pub(crate) fn routes(routes: Routes) -> Routes {
-    routes
-        .operation::<get_state_events::v3::Request, _, _>(Limit::Read, get_state::get)
-        .operation::<get_state_event_for_key::v3::Request, _, _>(Limit::Read, get_state_event::get)
-        // The state key may be empty, and the slash before it may then be missing.
-        .path(
+pub(crate) fn routes(mut routes: Routes) -> Routes {
+    for path in STATE_WITHOUT_KEY {
+        routes = routes.path(
             &Method::GET,
-            "/_matrix/client/v3/rooms/{room_id}/state/{event_type}/",
+            path,
             Access::User,
             Limit::Read,
             get_state_event::get,
-        )
+        );
+    }
+    routes
+        .operation::<get_state_events::v3::Request, _, _>(Limit::Read, get_state::get)
+        .operation::<get_state_event_for_key::v3::Request, _, _>(Limit::Read, get_state_event::get)
         .operation::<get_member_events::v3::Request, _, _>(Limit::Read, members::list)
-        .operation::<joined_members_operation::v3::Request, _, _>(
-            Limit::Read,
-            joined_members::list,
-        )
+        .operation::<joined_members_operation::v3::Request, _, _>(Limit::Read, joined_members::list)
 }

@@ -87,6 +87,195 @@ async fn filter(
                 .map(Arc::new)
                 .ok_or_else(|| Refusal::invalid("There is no such filter."))
         }
-        Some(_) => Err(Refusal::invalid("This is neither a filter nor the id of one.")),
+        Some(_) => Err(Refusal::invalid(
+            "This is neither a filter nor the id of one.",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+
+    use crate::testing::{Answer, Server, User, encode, text};
+
+    const WITH_LEFT: &str = "filter=%7B%22room%22%3A%7B%22include_leave%22%3Atrue%7D%7D";
+
+    fn since(sync: &Value) -> String {
+        format!("since={}", text(&sync["next_batch"]))
+    }
+
+    #[tokio::test]
+    async fn a_room_comes_whole_and_then_what_is_new() {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        let room = server.room(&alice, &json!({})).await;
+        let first = server.sync(&alice, "").await;
+        let joined = &first["rooms"]["join"][&room];
+        for section in ["timeline", "state", "ephemeral", "account_data"] {
+            assert!(joined[section]["events"].is_array(), "{section}");
+        }
+        assert!(joined["timeline"]["prev_batch"].is_string());
+        assert_eq!(joined["timeline"]["events"][0]["type"], "m.room.create");
+        assert!(joined["timeline"]["events"][0].get("room_id").is_none());
+        let rules = &first["account_data"]["events"];
+        assert!(
+            rules.as_array().is_some_and(|events| {
+                events.iter().any(|event| event["type"] == "m.push_rules")
+            })
+        );
+        for _ in 0..2 {
+            let sync = server.sync(&alice, &since(&first)).await;
+            assert_eq!(sync["rooms"], json!({}));
+        }
+        let event = server.say(&room, &alice, "new").await;
+        let sync = server.sync(&alice, &since(&first)).await;
+        let events = &sync["rooms"]["join"][&room]["timeline"]["events"];
+        assert_eq!(events.as_array().map(Vec::len), Some(1));
+        assert_eq!(events[0]["event_id"], event);
+        let full = server
+            .sync(&alice, &format!("full_state=true&{}", since(&sync)))
+            .await;
+        assert!(full["rooms"]["join"][&room]["state"]["events"].is_array());
+    }
+
+    #[tokio::test]
+    async fn a_filter_is_given_itself_or_by_its_id() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let room = server.room(&alice, &json!({})).await;
+        server.say(&room, &alice, "first").await;
+        let last = server.say(&room, &alice, "last").await;
+        let filter = json!({ "room": { "timeline": { "limit": 1, "types": ["m.room.message"] } } });
+        let stored = server
+            .post("/user/@alice:hs1/filter", &alice, &filter)
+            .await
+            .ok();
+        let id = text(&stored["filter_id"]);
+        for given in [&encode(&filter.to_string()), &id] {
+            let sync = server.sync(&alice, &format!("filter={given}")).await;
+            let timeline = &sync["rooms"]["join"][&room]["timeline"];
+            assert_eq!(timeline["events"].as_array().map(Vec::len), Some(1));
+            assert_eq!(timeline["events"][0]["event_id"], last);
+            assert_eq!(timeline["limited"], true);
+        }
+        let get = async |query: &str, user: &User| -> Answer {
+            server.get(&format!("/sync?{query}"), user).await
+        };
+        get(&format!("filter={id}"), &bob)
+            .await
+            .refused(400, "M_INVALID_PARAM");
+        for query in [
+            "filter=0",
+            "filter=%7B",
+            "since=nonsense",
+            "since=t1_1_0",
+            "timeout=x",
+        ] {
+            get(query, &alice).await.refused(400, "M_INVALID_PARAM");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_summary_counts_the_members() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let before = server.sync(&alice, "").await;
+        let request = json!({ "preset": "public_chat", "invite": [bob.id] });
+        let room = server.room(&alice, &request).await;
+        let sync = server.sync(&alice, &since(&before)).await;
+        let counts = |sync: &Value, joined: u64, invited: u64| {
+            let summary = &sync["rooms"]["join"][&room]["summary"];
+            assert_eq!(summary["m.joined_member_count"], joined);
+            assert_eq!(summary["m.invited_member_count"], invited);
+        };
+        counts(&sync, 1, 1);
+        assert_eq!(
+            sync["rooms"]["join"][&room]["summary"]["m.heroes"],
+            json!(["@bob:hs1"])
+        );
+        server.join(&room, &bob).await;
+        counts(&server.sync(&alice, &since(&sync)).await, 2, 0);
+        counts(&server.sync(&bob, "").await, 2, 0);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_waits_is_woken() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let room = server.room(&alice, &json!({ "invite": [bob.id] })).await;
+        let before = server.sync(&bob, "").await;
+        let path = format!("/sync?timeout=30000&{}", since(&before));
+        let waiting = async { server.get(&path, &bob).await.ok() };
+        let acting = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            server.join(&room, &bob).await;
+        };
+        let (sync, ()) = tokio::join!(waiting, acting);
+        assert!(sync["rooms"]["join"][&room].is_object());
+    }
+
+    #[tokio::test]
+    async fn rooms_stand_in_the_section_of_the_last_membership() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let room = server
+            .room(&alice, &json!({ "preset": "public_chat" }))
+            .await;
+        let start = server.sync(&bob, "").await;
+        let mut last = start.clone();
+        for (act, section) in [
+            ("invite", "invite"),
+            ("leave", "leave"),
+            ("join", "join"),
+            ("leave", "leave"),
+            ("join", "join"),
+        ] {
+            match act {
+                "invite" => drop(server.act("invite", &room, &alice, &bob).await.ok()),
+                "leave" => server.leave(&room, &bob).await,
+                _ => server.join(&room, &bob).await,
+            }
+            for query in [since(&last), format!("full_state=true&{}", since(&last))] {
+                let sync = server.sync(&bob, &query).await;
+                for other in ["invite", "leave", "join"] {
+                    let found = sync["rooms"][other].get(&room).is_some();
+                    assert_eq!(found, other == section, "{act}: {other}, {query}");
+                }
+            }
+            last = server.sync(&bob, &since(&last)).await;
+        }
+        let sync = server.sync(&bob, &since(&start)).await;
+        assert!(sync["rooms"].get("leave").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_left_room_is_shown_once_or_on_demand() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let visibility = json!({
+            "type": "m.room.history_visibility",
+            "content": { "history_visibility": "joined" },
+        });
+        let request = json!({ "preset": "public_chat", "initial_state": [visibility] });
+        let room = server.room(&alice, &request).await;
+        server.join(&room, &bob).await;
+        let before = server.sync(&alice, "").await;
+        server.leave(&room, &alice).await;
+        server.say(&room, &bob, "unseen").await;
+        let sync = server.sync(&alice, &since(&before)).await;
+        let left = &sync["rooms"]["leave"][&room];
+        let events = left["timeline"]["events"].as_array().expect("a timeline");
+        assert_eq!(events.len(), 1);
+        assert_eq!(events[0]["sender"], alice.id);
+        assert_eq!(events[0]["content"]["membership"], "leave");
+        assert_eq!(left["state"]["events"], json!([]));
+        let later = server.sync(&alice, &since(&sync)).await;
+        assert_eq!(later["rooms"], json!({}));
+        let later = server
+            .sync(&alice, &format!("{WITH_LEFT}&{}", since(&sync)))
+            .await;
+        assert_eq!(later["rooms"].get("leave"), None);
+        let whole = server.sync(&alice, WITH_LEFT).await;
+        assert!(whole["rooms"]["leave"][&room].is_object());
+        let whole = server.sync(&alice, "").await;
+        assert_eq!(whole["rooms"].get("leave"), None);
     }
 }

@@ -42,8 +42,7 @@ pub(crate) async fn page(
     call: Call<AccessToken>,
 ) -> Result<Json<Messages>> {
     let room_id: OwnedRoomId = call.id(0)?;
-    let Query(parameters) =
-        parameters.map_err(|error| Refusal::invalid(error.body_text()))?;
+    let Query(parameters) = parameters.map_err(|error| Refusal::invalid(error.body_text()))?;
     let query = MessagesQuery {
         from: token(parameters.from.as_deref())?,
         to: token(parameters.to.as_deref())?,
@@ -64,7 +63,9 @@ fn direction(dir: Option<&str>) -> Result<Direction> {
     match dir {
         Some("b") => Ok(Direction::Backward),
         Some("f") | None => Ok(Direction::Forward),
-        Some(other) => Err(Refusal::invalid(format!("There is no direction {other:?}."))),
+        Some(other) => Err(Refusal::invalid(format!(
+            "There is no direction {other:?}."
+        ))),
     }
 }
 
@@ -101,7 +102,9 @@ mod tests {
     async fn a_message_is_found_from_the_sync_before_it() {
         let server = Server::new().await;
         let alice = server.register("alice").await;
-        let room = server.room(&alice, &json!({ "preset": "public_chat" })).await;
+        let room = server
+            .room(&alice, &json!({ "preset": "public_chat" }))
+            .await;
         let token = text(&server.sync(&alice, "").await["next_batch"]);
         server.say(&room, &alice, "hello").await;
         for _ in 0..2 {
@@ -124,7 +127,13 @@ mod tests {
         let mut forwards = Vec::new();
         let mut from = token.clone();
         while forwards.len() < 7 {
-            let found = page(&server, &room, &alice, &format!("dir=f&limit=3&from={from}")).await;
+            let found = page(
+                &server,
+                &room,
+                &alice,
+                &format!("dir=f&limit=3&from={from}"),
+            )
+            .await;
             assert!(!bodies(&found).is_empty());
             forwards.extend(bodies(&found));
             from = text(&found["end"]);
@@ -152,7 +161,9 @@ mod tests {
     async fn a_filter_chooses_events_and_brings_their_senders() {
         let (server, alice, bob) = Server::with_two_users().await;
         let charlie = server.register("charlie").await;
-        let room = server.room(&alice, &json!({ "preset": "public_chat" })).await;
+        let room = server
+            .room(&alice, &json!({ "preset": "public_chat" }))
+            .await;
         for user in [&bob, &charlie] {
             server.join(&room, user).await;
         }
@@ -193,10 +204,22 @@ mod tests {
         let room = server.room(&alice, &json!({})).await;
         let path = in_room(&room, "/messages");
         let get = async |query: &str| server.get(&format!("{path}?{query}"), &alice).await;
-        server.get(&format!("{path}?dir=b"), &bob).await.refused(403, "M_FORBIDDEN");
+        server
+            .get(&format!("{path}?dir=b"), &bob)
+            .await
+            .refused(403, "M_FORBIDDEN");
         let nowhere = in_room("!does-not-exist:hs1", "/messages?dir=b");
-        server.get(&nowhere, &alice).await.refused(403, "M_FORBIDDEN");
-        for query in ["", "dir=x", "dir=b&from=nonsense", "dir=b&filter=nonsense", "dir=b&limit=x"] {
+        server
+            .get(&nowhere, &alice)
+            .await
+            .refused(403, "M_FORBIDDEN");
+        for query in [
+            "",
+            "dir=x",
+            "dir=b&from=nonsense",
+            "dir=b&filter=nonsense",
+            "dir=b&limit=x",
+        ] {
             get(query).await.refused(400, "M_INVALID_PARAM");
         }
     }

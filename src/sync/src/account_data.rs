@@ -57,7 +57,10 @@ impl<'a> News<'a> {
 
     /// All of a room, whatever of it was told before.
     pub(crate) fn all(&self, room: RoomNum, matcher: &EventMatcher) -> Result<Events, StoreError> {
-        let rows = self.sync.accounts.account_data_of(self.view, self.user, room)?;
+        let rows = self
+            .sync
+            .accounts
+            .account_data_of(self.view, self.user, room)?;
         // Deleted data is told as an empty object to those who had it, and not at all to others.
         events(rows.iter().filter(|row| row.content.get() != "{}"), matcher)
     }

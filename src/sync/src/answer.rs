@@ -79,10 +79,9 @@ const MAX_LIMIT: usize = 500;
 impl<'a> Filters<'a> {
     fn of(filter: &'a FilterDefinition) -> Self {
         let room = &filter.room;
-        let limit = room
-            .timeline
-            .limit
-            .map_or(DEFAULT_LIMIT, |limit| usize::try_from(u64::from(limit)).unwrap_or(MAX_LIMIT));
+        let limit = room.timeline.limit.map_or(DEFAULT_LIMIT, |limit| {
+            usize::try_from(u64::from(limit)).unwrap_or(MAX_LIMIT)
+        });
         Self {
             timeline: (&room.timeline).into(),
             timeline_limit: limit.min(MAX_LIMIT),
@@ -203,7 +202,10 @@ fn add_room(
                 let knock_state = Events { events };
                 let knocked = KnockedRoom { knock_state };
                 rooms.knock.insert(view.room_id().to_owned(), knocked);
-            } else if !context.ignored.has(view.event(relation.event)?.pdu.sender()) {
+            } else if !context
+                .ignored
+                .has(view.event(relation.event)?.pdu.sender())
+            {
                 let invite_state = Events { events };
                 let invited = InvitedRoom { invite_state };
                 rooms.invite.insert(view.room_id().to_owned(), invited);
@@ -238,15 +240,23 @@ fn wanted_room<'a>(
     let view = RoomView::open(&context.sync.rooms, context.view, room)?;
     let is = |id: &RoomId| id == view.room_id();
     let excluded = filter.room.not_rooms.iter().any(|id| is(id));
-    let included = filter.room.rooms.as_ref().is_none_or(|rooms| rooms.iter().any(|id| is(id)));
+    let included = filter
+        .room
+        .rooms
+        .as_ref()
+        .is_none_or(|rooms| rooms.iter().any(|id| is(id)));
     Ok((included && !excluded).then_some(view))
 }
 
 /// What a user who was invited or who knocked is shown of the room.
 fn stripped_state(context: &Context<'_>, room: RoomNum) -> Result<Vec<Box<RawValue>>, StoreError> {
-    let row = context.view.get::<StrippedStates>(&(context.viewer.user, room))?;
+    let row = context
+        .view
+        .get::<StrippedStates>(&(context.viewer.user, room))?;
     match row {
-        Some(row) => serde_json::from_str(row.get()).map_err(|_| StoreError::Missing("stripped_states")),
+        Some(row) => {
+            serde_json::from_str(row.get()).map_err(|_| StoreError::Missing("stripped_states"))
+        }
         None => Ok(Vec::new()),
     }
 }

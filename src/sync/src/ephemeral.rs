@@ -51,7 +51,10 @@ pub(crate) fn receipts(
         None => view
             .scan::<Receipts>(Scan::prefix(&room.num()))
             .map(|row| row.map(|((_, user, kind, thread), receipt)| (user, kind, thread, receipt)))
-            .filter(|row| row.as_ref().map_or(true, |(user, kind, ..)| shown(*user, *kind)))
+            .filter(|row| {
+                row.as_ref()
+                    .map_or(true, |(user, kind, ..)| shown(*user, *kind))
+            })
             .collect::<Result<_, StoreError>>()?,
         Some(since) => {
             let after = Scan::prefix(&room.num()).after(&(room.num(), since));
@@ -65,7 +68,9 @@ pub(crate) fn receipts(
             let found = view.multi_get::<Receipts>(&keys)?;
             keys.into_iter()
                 .zip(found)
-                .filter_map(|((_, user, kind, thread), receipt)| Some((user, kind, thread, receipt?)))
+                .filter_map(|((_, user, kind, thread), receipt)| {
+                    Some((user, kind, thread, receipt?))
+                })
                 .collect()
         }
     };

@@ -29,7 +29,12 @@ pub(crate) fn may_have_news(
     let positions = context.sync.rooms.positions(context.view, room)?;
     Ok(positions.timeline > since.pos
         || positions.receipts > since.pos
-        || context.sync.rooms.typing().since(room, since.typing).is_some())
+        || context
+            .sync
+            .rooms
+            .typing()
+            .since(room, since.typing)
+            .is_some())
 }
 
 /// What the client knows of a room.
@@ -49,7 +54,11 @@ impl Known {
         newly_joined: false,
     };
 
-    fn of(context: &Context<'_>, room: &RoomView<'_>, relation: &UserRoom) -> Result<Known, StoreError> {
+    fn of(
+        context: &Context<'_>,
+        room: &RoomView<'_>,
+        relation: &UserRoom,
+    ) -> Result<Known, StoreError> {
         let Some(since) = context.since else {
             return Ok(Known::NOTHING);
         };
@@ -59,7 +68,9 @@ impl Known {
                 ..Known::NOTHING
             });
         };
-        if relation.pos > since.pos && room.membership(state, &context.viewer.user_id)? != Membership::Join {
+        if relation.pos > since.pos
+            && room.membership(state, &context.viewer.user_id)? != Membership::Join
+        {
             return Ok(Known {
                 newly_joined: true,
                 ..Known::NOTHING
@@ -97,8 +108,16 @@ pub(crate) fn joined_room(
     }
 
     let (known_state, start_state) = (
-        if context.full_state { Root::EMPTY } else { known.state },
-        if recent.start == known.place { known.state } else { room.state_before(recent.start)? },
+        if context.full_state {
+            Root::EMPTY
+        } else {
+            known.state
+        },
+        if recent.start == known.place {
+            known.state
+        } else {
+            room.state_before(recent.start)?
+        },
     );
     let moved = !known_state.is_empty() && members_moved(room, known_state, head.root())?;
     let summary = if known_state.is_empty() || moved {
@@ -119,12 +138,17 @@ pub(crate) fn joined_room(
     };
     let state = state::events(context, room, &change, notes)?;
 
-    let shaper = Shaper::new(room, viewer, context.filters.format).with_fields(context.filters.fields);
+    let shaper =
+        Shaper::new(room, viewer, context.filters.format).with_fields(context.filters.fields);
     let (ephemeral, own_receipts) = ephemeral(context, room, fresh)?;
     let account_data = if fresh {
-        context.account_data.all(room.num(), &context.filters.account_data)?
+        context
+            .account_data
+            .all(room.num(), &context.filters.account_data)?
     } else {
-        context.account_data.of(room.num(), &context.filters.account_data)?
+        context
+            .account_data
+            .of(room.num(), &context.filters.account_data)?
     };
     let nothing = recent.events.is_empty()
         && !recent.limited
@@ -170,7 +194,10 @@ pub(crate) fn joined_room(
 /// Whether memberships or the room's names differ, which the summary depends on.
 fn members_moved(room: &RoomView<'_>, old: Root, new: Root) -> Result<bool, StoreError> {
     let names = [("m.room.name", ""), ("m.room.canonical_alias", "")];
-    let names = room.rooms().interner().find_state_keys(room.view(), &names)?;
+    let names = room
+        .rooms()
+        .interner()
+        .find_state_keys(room.view(), &names)?;
     let changes = room.state_diff(old, new)?;
     Ok(changes
         .iter()
@@ -188,7 +215,8 @@ fn ephemeral(
         return Ok((Events::default(), false));
     }
     let since = if fresh { None } else { context.since };
-    let receipts = ephemeral::receipts(room, context.viewer, since.map(|since| since.pos), matcher)?;
+    let receipts =
+        ephemeral::receipts(room, context.viewer, since.map(|since| since.pos), matcher)?;
     let mut events = receipts.events;
     let typing = context
         .sync

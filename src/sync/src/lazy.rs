@@ -71,7 +71,9 @@ impl Known {
 impl LazyMembers {
     /// What a device has that comes with the token of `since`.
     pub(crate) fn known(&self, viewer: &Viewer, since: Option<Pos>) -> Known {
-        let (Some(since), Some(device)) = (since, key(viewer).and_then(|key| self.devices.get(&key))) else {
+        let (Some(since), Some(device)) =
+            (since, key(viewer).and_then(|key| self.devices.get(&key)))
+        else {
             return Known::default();
         };
         let device = device.lock();
@@ -93,13 +95,12 @@ impl LazyMembers {
         let (Some(members), Some(key)) = (telling.members, key(viewer)) else {
             return;
         };
-        let device = match self.devices.get(&key) {
-            Some(device) => device,
-            None => {
-                let device = Arc::default();
-                self.devices.insert(key, Arc::clone(&device));
-                device
-            }
+        let device = if let Some(device) = self.devices.get(&key) {
+            device
+        } else {
+            let device = Arc::default();
+            self.devices.insert(key, Arc::clone(&device));
+            device
         };
         let mut device = device.lock();
         match device.sent.take() {
@@ -146,7 +147,10 @@ mod tests {
                 Telling {
                     since: since.map(Pos),
                     next: Pos(next),
-                    members: Some(HashMap::from([((RoomNum(1), StateKeyNum(member)), EventNum(9))])),
+                    members: Some(HashMap::from([(
+                        (RoomNum(1), StateKeyNum(member)),
+                        EventNum(9),
+                    )])),
                 },
             );
         };

@@ -31,7 +31,9 @@ pub(crate) fn left_room(
     // The stay as far as the client has not seen it. Who knew nothing of it gets it like a room that he just joined.
     let (start, known_state, stay) = match departure {
         Some(departure) if was_in => (known_place, known_state, Some(departure)),
-        Some(departure) if departure.place >= known_place => (Place::START, Root::EMPTY, Some(departure)),
+        Some(departure) if departure.place >= known_place => {
+            (Place::START, Root::EMPTY, Some(departure))
+        }
         // An old stay, asked for again in full: its state, and no timeline that the client has seen.
         Some(departure) if context.full_state && !context.is_new(relation.pos) => {
             (relation.place.next(), Root::EMPTY, Some(departure))
@@ -50,14 +52,27 @@ pub(crate) fn left_room(
     {
         recent = recent.without_outdated_state(room, departure.state, departure.place)?;
     }
-    let shaper = Shaper::new(room, context.viewer, context.filters.format).with_fields(context.filters.fields);
+    let shaper = Shaper::new(room, context.viewer, context.filters.format)
+        .with_fields(context.filters.fields);
 
     let state = match stay {
         None => Vec::new(),
         Some(departure) => {
-            let known = if context.full_state { Root::EMPTY } else { known_state };
-            let start = if recent.start == start { known_state } else { room.state_before(recent.start)? };
-            let members = if known.is_empty() { vec![context.viewer.user_id.to_string()] } else { Vec::new() };
+            let known = if context.full_state {
+                Root::EMPTY
+            } else {
+                known_state
+            };
+            let start = if recent.start == start {
+                known_state
+            } else {
+                room.state_before(recent.start)?
+            };
+            let members = if known.is_empty() {
+                vec![context.viewer.user_id.to_string()]
+            } else {
+                Vec::new()
+            };
             let change = StateChange {
                 known,
                 start,
@@ -77,7 +92,9 @@ pub(crate) fn left_room(
             limited: recent.limited || (context.since.is_some() && stay.is_some() && !was_in),
             prev_batch: Some(room.token(recent.start)),
         },
-        account_data: context.account_data.of(room.num(), &context.filters.account_data)?,
+        account_data: context
+            .account_data
+            .of(room.num(), &context.filters.account_data)?,
         ..LeftRoom::default()
     };
     if context.state_after {

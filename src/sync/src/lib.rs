@@ -146,11 +146,9 @@ impl Sync {
     /// Remembers what an answer that is given has told and counted.
     fn deliver(&self, request: &SyncRequest, answer: answer::Answer) -> Response {
         self.0.lazy.remember(&request.viewer, answer.lazy);
-        self.0.unread.remember(
-            self.0.rooms.store(),
-            request.viewer.user,
-            answer.unread,
-        );
+        self.0
+            .unread
+            .remember(self.0.rooms.store(), request.viewer.user, answer.unread);
         answer.response
     }
 }

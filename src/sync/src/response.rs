@@ -70,7 +70,10 @@ pub struct RoomsSection {
 impl RoomsSection {
     /// Whether no room is mentioned.
     pub fn is_empty(&self) -> bool {
-        self.join.is_empty() && self.invite.is_empty() && self.knock.is_empty() && self.leave.is_empty()
+        self.join.is_empty()
+            && self.invite.is_empty()
+            && self.knock.is_empty()
+            && self.leave.is_empty()
     }
 }
 
@@ -107,10 +110,16 @@ pub struct Summary {
     #[serde(rename = "m.heroes", skip_serializing_if = "Option::is_none")]
     pub heroes: Option<Vec<String>>,
     /// How many are joined.
-    #[serde(rename = "m.joined_member_count", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "m.joined_member_count",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub joined_member_count: Option<u64>,
     /// How many are invited.
-    #[serde(rename = "m.invited_member_count", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "m.invited_member_count",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub invited_member_count: Option<u64>,
 }
 

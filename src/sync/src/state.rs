@@ -92,12 +92,21 @@ impl TimelineKeys {
             .iter()
             .map(|(event, state_key)| (event.pdu.event_type(), *state_key))
             .collect();
-        let found = room.rooms().interner().find_state_keys(room.view(), &pairs)?;
-        let keyed = found.into_iter().zip(states).filter_map(|(key, (event, _))| Some((key?, event.num)));
+        let found = room
+            .rooms()
+            .interner()
+            .find_state_keys(room.view(), &pairs)?;
+        let keyed = found
+            .into_iter()
+            .zip(states)
+            .filter_map(|(key, (event, _))| Some((key?, event.num)));
         let keyed: Vec<(StateKeyNum, EventNum)> = keyed.collect();
         Ok(Self {
             keys: keyed.iter().map(|(key, _)| *key).collect(),
-            members: keyed.into_iter().filter(|(key, _)| key.is_member()).collect(),
+            members: keyed
+                .into_iter()
+                .filter(|(key, _)| key.is_member())
+                .collect(),
         })
     }
 }
@@ -156,14 +165,25 @@ fn needed_members(
     in_timeline: &impl Fn(&StateKeyNum) -> bool,
 ) -> Result<Vec<(StateKeyNum, EventNum)>, StoreError> {
     let senders = change.timeline.iter().map(|event| event.pdu.sender());
-    let users: HashSet<&str> = senders.chain(change.members.iter().map(String::as_str)).collect();
-    let pairs: Vec<(&str, &str)> = users.into_iter().map(|user| ("m.room.member", user)).collect();
-    let found = room.rooms().interner().find_state_keys(room.view(), &pairs)?;
+    let users: HashSet<&str> = senders
+        .chain(change.members.iter().map(String::as_str))
+        .collect();
+    let pairs: Vec<(&str, &str)> = users
+        .into_iter()
+        .map(|user| ("m.room.member", user))
+        .collect();
+    let found = room
+        .rooms()
+        .interner()
+        .find_state_keys(room.view(), &pairs)?;
     let mut keys: Vec<StateKeyNum> = found.into_iter().flatten().collect();
     keys.sort_unstable();
     let (before, after): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| in_timeline(key));
     let at_start = room.state_nums(change.start, &before)?;
     let at_end = room.state_nums(change.end, &after)?;
-    let all = before.into_iter().zip(at_start).chain(after.into_iter().zip(at_end));
+    let all = before
+        .into_iter()
+        .zip(at_start)
+        .chain(after.into_iter().zip(at_end));
     Ok(all.filter_map(|(key, event)| Some((key, event?))).collect())
 }

@@ -38,7 +38,11 @@ fn is_named(room: &RoomView<'_>, state: Root) -> Result<bool, StoreError> {
     for (event_type, field) in [("m.room.name", "name"), ("m.room.canonical_alias", "alias")] {
         if let Some(event) = room.state_entry(state, event_type, "")? {
             let event = room.event(event)?;
-            let value = event.pdu.content().get(field).and_then(|value| value.as_str());
+            let value = event
+                .pdu
+                .content()
+                .get(field)
+                .and_then(|value| value.as_str());
             if value.is_some_and(|value| !value.is_empty()) {
                 return Ok(true);
             }
@@ -63,7 +67,11 @@ fn heroes(room: &RoomView<'_>, state: Root, viewer: UserNum) -> Result<Vec<Strin
         aged.push((room.state_entry(state, "m.room.member", id.as_str())?, id));
     }
     aged.sort();
-    Ok(aged.into_iter().take(HEROES).map(|(_, id)| id.to_string()).collect())
+    Ok(aged
+        .into_iter()
+        .take(HEROES)
+        .map(|(_, id)| id.to_string())
+        .collect())
 }
 
 fn others(

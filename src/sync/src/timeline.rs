@@ -40,10 +40,12 @@ pub(crate) fn recent(
             start: span.end,
         });
     }
-    let first_of_segment = room.last_before(span.end)?.map_or(Place::START, |(last, _)| Place {
-        index: i64::MIN,
-        ..last
-    });
+    let first_of_segment = room
+        .last_before(span.end)?
+        .map_or(Place::START, |(last, _)| Place {
+            index: i64::MIN,
+            ..last
+        });
     let gap = span.start < first_of_segment && room.last_before(first_of_segment)?.is_some();
     if gap {
         span.start = first_of_segment;
@@ -57,7 +59,11 @@ pub(crate) fn recent(
         events: page.events,
         limited,
         // Older history may be filled in before the first event that is known.
-        start: if limited || span.start == Place::START { page.next } else { span.start },
+        start: if limited || span.start == Place::START {
+            page.next
+        } else {
+            span.start
+        },
     })
 }
 
@@ -76,12 +82,19 @@ impl Recent {
         let states = self.events.iter().enumerate();
         let (indexes, pairs): (Vec<usize>, Vec<(&str, &str)>) = states
             .filter(|(_, event)| event.header.place.is_some_and(|place| place <= end_place))
-            .filter_map(|(index, event)| Some((index, (event.pdu.event_type(), event.pdu.state_key()?))))
+            .filter_map(|(index, event)| {
+                Some((index, (event.pdu.event_type(), event.pdu.state_key()?)))
+            })
             .unzip();
-        let keys = room.rooms().interner().find_state_keys(room.view(), &pairs)?;
+        let keys = room
+            .rooms()
+            .interner()
+            .find_state_keys(room.view(), &pairs)?;
         let keyed = keys.into_iter().zip(indexes);
         // Later events of the same key take the place of earlier ones.
-        let last: BTreeMap<StateKeyNum, usize> = keyed.filter_map(|(key, index)| Some((key?, index))).collect();
+        let last: BTreeMap<StateKeyNum, usize> = keyed
+            .filter_map(|(key, index)| Some((key?, index)))
+            .collect();
         let keys: Vec<StateKeyNum> = last.keys().copied().collect();
         let outdated = last
             .values()
@@ -90,7 +103,7 @@ impl Recent {
             .map(|(index, _)| *index)
             .max();
         if let Some(outdated) = outdated {
-            let removed = self.events.drain(..=outdated).last();
+            let removed = self.events.drain(..=outdated).next_back();
             let place = removed.and_then(|event| event.header.place);
             self.start = place.map_or(self.start, Place::next);
             self.limited = true;

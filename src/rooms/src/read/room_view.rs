@@ -114,7 +114,9 @@ impl<'a> RoomView<'a> {
 
     /// The first entry at a place or after it.
     pub fn first_from(&self, place: Place) -> Result<Option<(Place, TimelineEntry)>, StoreError> {
-        let scan = Scan::prefix(&self.num()).from(&(self.num(), place)).limit(1);
+        let scan = Scan::prefix(&self.num())
+            .from(&(self.num(), place))
+            .limit(1);
         let first = self.view.scan::<Timeline>(scan).next().transpose()?;
         Ok(first.map(|((_, place), entry)| (place, entry)))
     }
@@ -200,7 +202,9 @@ impl<'a> RoomView<'a> {
         let before = self.last_before(place)?;
         let next = self.first_from(place)?;
         match (before, next) {
-            (Some((before, entry)), Some((next, _))) if before.segment == next.segment => self.state_after(entry.event),
+            (Some((before, entry)), Some((next, _))) if before.segment == next.segment => {
+                self.state_after(entry.event)
+            }
             (_, Some((_, next))) => Ok(self.event(next.event)?.header.before()),
             (Some((_, entry)), None) => self.state_after(entry.event),
             (None, None) => Ok(Root::EMPTY),

@@ -18,7 +18,12 @@ use crate::support::{ALICE, BOB, CHARLIE, Server, message, moderate, state, tran
 async fn viewer(server: &Server, who: &str) -> Viewer {
     let user_id = user(who);
     Viewer {
-        user: server.rooms.interner().user(&user_id).await.expect("users are numbered"),
+        user: server
+            .rooms
+            .interner()
+            .user(&user_id)
+            .await
+            .expect("users are numbered"),
         user_id,
         device_id: Some("DEVICE".to_owned()),
     }
@@ -60,9 +65,17 @@ async fn history_is_paged_in_both_directions() {
     let room = server.public_room().await;
     says(&server, &room, 0, 25).await;
     let alice = viewer(&server, ALICE).await;
-    let all = server.rooms.messages(&alice, &room, query(Direction::Forward)).await.expect("a page");
+    let all = server
+        .rooms
+        .messages(&alice, &room, query(Direction::Forward))
+        .await
+        .expect("a page");
     let all = brief(&all.chunk);
-    for (direction, limit) in [(Direction::Backward, 4), (Direction::Forward, 7), (Direction::Backward, 31)] {
+    for (direction, limit) in [
+        (Direction::Backward, 4),
+        (Direction::Forward, 7),
+        (Direction::Backward, 31),
+    ] {
         let mut found = Vec::new();
         let mut from: Option<Token> = None;
         loop {
@@ -71,7 +84,11 @@ async fn history_is_paged_in_both_directions() {
                 limit: Some(limit),
                 ..query(direction)
             };
-            let page = server.rooms.messages(&alice, &room, page).await.expect("a page");
+            let page = server
+                .rooms
+                .messages(&alice, &room, page)
+                .await
+                .expect("a page");
             if let Some(from) = from {
                 assert_eq!(page.start, from.to_string());
             }
@@ -115,7 +132,11 @@ async fn sync_tokens_name_points_of_the_timeline() {
             to,
             ..query(direction)
         };
-        let page = server.rooms.messages(&alice, &room, page).await.expect("a page");
+        let page = server
+            .rooms
+            .messages(&alice, &room, page)
+            .await
+            .expect("a page");
         assert_eq!(brief(&page.chunk), expected);
     }
 }
@@ -128,12 +149,17 @@ async fn filters_and_lazy_members() {
     server.say(&room, BOB, "x").await;
     says(&server, &room, 0, 3).await;
     let alice = viewer(&server, ALICE).await;
-    let filter = json!({"types": ["m.room.mess*"], "not_senders": [ALICE], "lazy_load_members": true});
+    let filter =
+        json!({"types": ["m.room.mess*"], "not_senders": [ALICE], "lazy_load_members": true});
     let page = MessagesQuery {
         filter: serde_json::from_value(filter).expect("a filter"),
         ..query(Direction::Backward)
     };
-    let page = server.rooms.messages(&alice, &room, page).await.expect("a page");
+    let page = server
+        .rooms
+        .messages(&alice, &room, page)
+        .await
+        .expect("a page");
     assert_eq!(brief(&page.chunk), ["x"]);
     assert_eq!(page.end, None);
     assert_eq!(page.state.len(), 1);
@@ -146,18 +172,36 @@ async fn who_left_sees_what_was_before() {
     let room = server.public_room().await;
     server.join(&room, BOB).await;
     let topic = |text: &str| state(&room, ALICE, "m.room.topic", "", json!({"topic": text}));
-    server.rooms.send_state(topic("old")).await.expect("Alice may");
-    server.rooms.leave(&room, &user(BOB), None).await.expect("Bob may leave");
-    server.rooms.send_state(topic("new")).await.expect("Alice may");
+    server
+        .rooms
+        .send_state(topic("old"))
+        .await
+        .expect("Alice may");
+    server
+        .rooms
+        .leave(&room, &user(BOB), None)
+        .await
+        .expect("Bob may leave");
+    server
+        .rooms
+        .send_state(topic("new"))
+        .await
+        .expect("Alice may");
     let later = server.say(&room, ALICE, "later").await;
     server.join(&room, CHARLIE).await;
     let (rooms, bob) = (&server.rooms, viewer(&server, BOB).await);
 
     for banned in [false, true] {
         if banned {
-            rooms.ban(moderate(&room, ALICE, BOB)).await.expect("Alice may ban");
+            rooms
+                .ban(moderate(&room, ALICE, BOB))
+                .await
+                .expect("Alice may ban");
         }
-        let page = rooms.messages(&bob, &room, query(Direction::Backward)).await.expect("a page");
+        let page = rooms
+            .messages(&bob, &room, query(Direction::Backward))
+            .await
+            .expect("a page");
         assert_eq!(brief(&page.chunk)[..2], ["m.room.member", "m.room.topic"]);
         let content = rooms
             .client_state_event(&bob, &room, "m.room.topic", "", StateFormat::Content)
@@ -169,16 +213,27 @@ async fn who_left_sees_what_was_before() {
             .await
             .expect("there is a member");
         assert_eq!(value(&event)["content"]["membership"], "leave");
-        let members = rooms.members(&bob, &room, MembersQuery::default()).await.expect("members");
-        let members: Vec<Value> = members.iter().map(|member| value(member)["state_key"].clone()).collect();
+        let members = rooms
+            .members(&bob, &room, MembersQuery::default())
+            .await
+            .expect("members");
+        let members: Vec<Value> = members
+            .iter()
+            .map(|member| value(member)["state_key"].clone())
+            .collect();
         assert_eq!(members, [json!(ALICE), json!(BOB)]);
         let hidden = rooms.client_event(&bob, &room, &later).await;
         assert!(matches!(hidden, Err(ReadError::NotFound)));
         let joined = rooms.joined_members(&bob, &room).await;
         assert!(matches!(joined, Err(ReadError::NotInRoom)));
     }
-    rooms.forget(&room, &user(BOB)).await.expect("a room that was left can be forgotten");
-    let forgotten = rooms.messages(&bob, &room, query(Direction::Backward)).await;
+    rooms
+        .forget(&room, &user(BOB))
+        .await
+        .expect("a room that was left can be forgotten");
+    let forgotten = rooms
+        .messages(&bob, &room, query(Direction::Backward))
+        .await;
     assert!(matches!(forgotten, Err(ReadError::NotInRoom)));
 }
 
@@ -191,15 +246,29 @@ async fn strangers_see_nothing_but_what_is_for_everybody() {
         let content = json!({"history_visibility": visibility});
         server
             .rooms
-            .send_state(state(&room, ALICE, "m.room.history_visibility", "", content))
+            .send_state(state(
+                &room,
+                ALICE,
+                "m.room.history_visibility",
+                "",
+                content,
+            ))
             .await
             .expect("Alice may");
         let event = server.say(&room, ALICE, "x").await;
         let rooms = &server.rooms;
         assert_eq!(rooms.client_event(&bob, &room, &event).await.is_ok(), open);
-        assert_eq!(rooms.context(&bob, &room, &event, None, RoomEventFilter::default()).await.is_ok(), open);
+        assert_eq!(
+            rooms
+                .context(&bob, &room, &event, None, RoomEventFilter::default())
+                .await
+                .is_ok(),
+            open
+        );
         assert_eq!(rooms.client_state(&bob, &room).await.is_ok(), open);
-        let page = rooms.messages(&bob, &room, query(Direction::Backward)).await;
+        let page = rooms
+            .messages(&bob, &room, query(Direction::Backward))
+            .await;
         match page {
             Ok(page) if open => assert_eq!(brief(&page.chunk)[0], "x"),
             Err(ReadError::NotInRoom) if !open => {}
@@ -207,11 +276,21 @@ async fn strangers_see_nothing_but_what_is_for_everybody() {
         }
         let members = rooms.members(&bob, &room, MembersQuery::default()).await;
         assert!(matches!(members, Err(ReadError::NotInRoom)));
-        rooms.invite(crate::support::invite(&room, ALICE, BOB)).await.expect("Alice may");
-        assert_eq!(rooms.client_state(&bob, &room).await.is_ok(), open, "being invited is not being in");
+        rooms
+            .invite(crate::support::invite(&room, ALICE, BOB))
+            .await
+            .expect("Alice may");
+        assert_eq!(
+            rooms.client_state(&bob, &room).await.is_ok(),
+            open,
+            "being invited is not being in"
+        );
     }
     let nowhere = <&RoomId>::try_from("!nowhere:here.org").expect("a room id");
-    let page = server.rooms.messages(&bob, nowhere, query(Direction::Backward)).await;
+    let page = server
+        .rooms
+        .messages(&bob, nowhere, query(Direction::Backward))
+        .await;
     assert!(matches!(page, Err(ReadError::RoomNotFound)));
 }
 
@@ -228,11 +307,21 @@ async fn history_before_joining_follows_the_visibility() {
         let content = json!({"history_visibility": visibility});
         server
             .rooms
-            .send_state(state(&room, ALICE, "m.room.history_visibility", "", content))
+            .send_state(state(
+                &room,
+                ALICE,
+                "m.room.history_visibility",
+                "",
+                content,
+            ))
             .await
             .expect("Alice may");
         let first = server.say(&room, ALICE, "before").await;
-        server.rooms.invite(crate::support::invite(&room, ALICE, BOB)).await.expect("Alice may");
+        server
+            .rooms
+            .invite(crate::support::invite(&room, ALICE, BOB))
+            .await
+            .expect("Alice may");
         let second = server.say(&room, ALICE, "between").await;
         server.join(&room, BOB).await;
         let third = server.say(&room, ALICE, "after").await;
@@ -252,8 +341,13 @@ async fn context_lies_around_the_event() {
     let event = server.say(&room, ALICE, "here").await;
     says(&server, &room, 4, 9).await;
     let alice = viewer(&server, ALICE).await;
-    let filter: RoomEventFilter = serde_json::from_value(json!({"lazy_load_members": true})).expect("a filter");
-    let context = server.rooms.context(&alice, &room, &event, Some(5), filter).await.expect("a context");
+    let filter: RoomEventFilter =
+        serde_json::from_value(json!({"lazy_load_members": true})).expect("a filter");
+    let context = server
+        .rooms
+        .context(&alice, &room, &event, Some(5), filter)
+        .await
+        .expect("a context");
     assert_eq!(value(&context.event)["event_id"], event.as_str());
     assert_eq!(brief(&context.events_before), ["3", "2"]);
     assert_eq!(brief(&context.events_after), ["4", "5", "6"]);
@@ -267,7 +361,11 @@ async fn context_lies_around_the_event() {
             limit: Some(1),
             ..query(direction)
         };
-        let page = server.rooms.messages(&alice, &room, page).await.expect("a page");
+        let page = server
+            .rooms
+            .messages(&alice, &room, page)
+            .await
+            .expect("a page");
         assert_eq!(brief(&page.chunk), [expected]);
     }
 }
@@ -276,7 +374,9 @@ async fn context_lies_around_the_event() {
 async fn members_at_a_point_and_by_membership() {
     let server = Server::new().await;
     let room = server.public_room().await;
-    let token = |place: Place, pos: Pos| format!("t{pos}_{}_{}", place.segment, place.index).parse::<Token>();
+    let token = |place: Place, pos: Pos| {
+        format!("t{pos}_{}_{}", place.segment, place.index).parse::<Token>()
+    };
     // The point before everything, as the first sync of a young room gives it.
     let start = token(Place::START, server.store.watermark()).expect("a token");
     server.join(&room, BOB).await;
@@ -285,7 +385,11 @@ async fn members_at_a_point_and_by_membership() {
         typing: 0,
     });
     server.join(&room, CHARLIE).await;
-    server.rooms.leave(&room, &user(BOB), None).await.expect("Bob may leave");
+    server
+        .rooms
+        .leave(&room, &user(BOB), None)
+        .await
+        .expect("Bob may leave");
     let alice = viewer(&server, ALICE).await;
     let join = Some(Membership::Join);
     for (at, membership, not_membership, expected) in [
@@ -300,21 +404,42 @@ async fn members_at_a_point_and_by_membership() {
             membership,
             not_membership,
         };
-        let members = server.rooms.members(&alice, &room, query).await.expect("members");
+        let members = server
+            .rooms
+            .members(&alice, &room, query)
+            .await
+            .expect("members");
         let mut keys: Vec<String> = members
             .iter()
-            .map(|member| value(member)["state_key"].as_str().expect("a user").to_owned())
+            .map(|member| {
+                value(member)["state_key"]
+                    .as_str()
+                    .expect("a user")
+                    .to_owned()
+            })
             .collect();
         keys.sort();
         assert_eq!(keys, expected);
     }
-    let joined = server.rooms.joined_members(&alice, &room).await.expect("members");
+    let joined = server
+        .rooms
+        .joined_members(&alice, &room)
+        .await
+        .expect("members");
     let body = serde_json::to_value(&joined).expect("JSON");
-    assert_eq!(body["joined"][CHARLIE], json!({"display_name": CHARLIE, "avatar_url": null}));
+    assert_eq!(
+        body["joined"][CHARLIE],
+        json!({"display_name": CHARLIE, "avatar_url": null})
+    );
 }
 
 async fn one(rooms: &Rooms, viewer: &Viewer, room: &RoomId, event: &OwnedEventId) -> Value {
-    value(&rooms.client_event(viewer, room, event).await.expect("the event is seen"))
+    value(
+        &rooms
+            .client_event(viewer, room, event)
+            .await
+            .expect("the event is seen"),
+    )
 }
 
 #[tokio::test]
@@ -330,7 +455,10 @@ async fn unsigned_says_what_the_server_knows() {
         let event = rooms.send_message(sent).await.expect("Alice may");
         server.clock.advance(Duration::from_secs(5));
         let shown = one(rooms, &alice, &room, &event).await;
-        assert_eq!(shown["unsigned"], json!({"age": 5000, "membership": "join", "transaction_id": "txn"}));
+        assert_eq!(
+            shown["unsigned"],
+            json!({"age": 5000, "membership": "join", "transaction_id": "txn"})
+        );
         assert_eq!(shown["room_id"], room.as_str());
         assert!(shown["hashes"].is_null() && shown["auth_events"].is_null());
         assert!(one(rooms, &other, &room, &event).await["unsigned"]["transaction_id"].is_null());
@@ -357,7 +485,10 @@ async fn unsigned_says_what_the_server_knows() {
         let because = &shown["unsigned"]["redacted_because"];
         for redaction in [because.clone(), one(rooms, &alice, &room, &redaction).await] {
             assert_eq!(redaction["redacts"], event.as_str());
-            assert_eq!(redaction["content"], json!({"reason": "oops", "redacts": event}));
+            assert_eq!(
+                redaction["content"],
+                json!({"reason": "oops", "redacts": event})
+            );
         }
     }
 }
@@ -381,7 +512,10 @@ async fn times_lead_to_events() {
         (start + 999_999, Direction::Forward, None),
         (start - 1, Direction::Backward, None),
     ] {
-        let found = server.rooms.timestamp_to_event(&alice, &room, Millis(at), direction).await;
+        let found = server
+            .rooms
+            .timestamp_to_event(&alice, &room, Millis(at), direction)
+            .await;
         match (found, expected) {
             (Ok(found), Some(index)) => assert_eq!(found.event_id, events[index].as_str()),
             (Err(ReadError::NotFound), None) => {}
@@ -401,11 +535,18 @@ async fn positions_are_found_in_the_timeline() {
     }
     let view = server.view();
     let timeline = server.timeline(&room);
-    let room = RoomView::find(&server.rooms, &view, &room).expect("readable").expect("there");
+    let room = RoomView::find(&server.rooms, &view, &room)
+        .expect("readable")
+        .expect("there");
     for pos in 0..=server.store.watermark().0 {
         let expected = timeline.iter().rfind(|(_, entry, _)| entry.pos.0 <= pos);
-        let found = room.last_through(Pos(pos)).expect("the timeline can be read");
-        assert_eq!(found.map(|(place, _)| place), expected.map(|(place, ..)| *place));
+        let found = room
+            .last_through(Pos(pos))
+            .expect("the timeline can be read");
+        assert_eq!(
+            found.map(|(place, _)| place),
+            expected.map(|(place, ..)| *place)
+        );
         let state = room.state_at(Pos(pos)).expect("the state can be read");
         let after = expected.map(|(_, _, event): &(_, _, Arc<_>)| event.header.after());
         assert_eq!(state, after.unwrap_or_default());

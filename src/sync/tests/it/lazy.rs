@@ -21,7 +21,9 @@ fn members(state: &serde_json::Value) -> Vec<String> {
 async fn members_come_with_what_they_say() {
     let server = Server::new().await;
     let room = server.room().await;
-    server.set(&room, ALICE, "m.room.name", "", json!({"name": "n"})).await;
+    server
+        .set(&room, ALICE, "m.room.name", "", json!({"name": "n"}))
+        .await;
     for who in [BOB, CHARLIE, "@dora:here.org"] {
         server.join(&room, who).await;
     }
@@ -32,17 +34,26 @@ async fn members_come_with_what_they_say() {
     for client in [&mut sparing, &mut generous] {
         let response = client.sync().await;
         let joined = of(&response, "join", &room);
-        assert_eq!(members(&joined["state"]["events"]), ["join @alice", "join @bob"]);
+        assert_eq!(
+            members(&joined["state"]["events"]),
+            ["join @alice", "join @bob"]
+        );
     }
     server.say(&room, BOB, "two").await;
     let before = sparing.since;
     for (client, expected) in [(&mut sparing, &[][..]), (&mut generous, &["join @bob"][..])] {
         let response = client.sync().await;
-        assert_eq!(members(&of(&response, "join", &room)["state"]["events"]), expected);
+        assert_eq!(
+            members(&of(&response, "join", &room)["state"]["events"]),
+            expected
+        );
     }
     server.say(&room, CHARLIE, "three").await;
     let response = sparing.sync().await;
-    assert_eq!(members(&of(&response, "join", &room)["state"]["events"]), ["join @charlie"]);
+    assert_eq!(
+        members(&of(&response, "join", &room)["state"]["events"]),
+        ["join @charlie"]
+    );
 
     // The answers since were lost: Charlie must be told again, together with whoever changed in the gap.
     server.leave(&room, "@dora:here.org").await;
@@ -52,7 +63,10 @@ async fn members_come_with_what_they_say() {
     let joined = of(&response, "join", &room);
     assert_eq!(brief(&joined["timeline"]["events"]), ["four"]);
     assert_eq!(joined["timeline"]["limited"], true);
-    assert_eq!(members(&joined["state"]["events"]), ["join @charlie", "leave @dora"]);
+    assert_eq!(
+        members(&joined["state"]["events"]),
+        ["join @charlie", "leave @dora"]
+    );
 }
 
 #[tokio::test]

@@ -18,17 +18,55 @@ const VISIBILITIES: [&str; 4] = ["world_readable", "shared", "invited", "joined"
 
 #[derive(Clone, Debug)]
 enum Step {
-    Say { who: usize, room: usize, mention: bool },
-    Set { who: usize, room: usize, key: u8, value: u8 },
-    See { room: usize, visibility: usize },
-    Join { who: usize, room: usize },
-    Leave { who: usize, room: usize },
-    Invite { who: usize, room: usize },
-    Kick { who: usize, room: usize },
-    Ban { who: usize, room: usize },
-    Unban { who: usize, room: usize },
-    Read { who: usize, room: usize, back: usize },
-    Sync { client: usize, limit: usize, full: bool },
+    Say {
+        who: usize,
+        room: usize,
+        mention: bool,
+    },
+    Set {
+        who: usize,
+        room: usize,
+        key: u8,
+        value: u8,
+    },
+    See {
+        room: usize,
+        visibility: usize,
+    },
+    Join {
+        who: usize,
+        room: usize,
+    },
+    Leave {
+        who: usize,
+        room: usize,
+    },
+    Invite {
+        who: usize,
+        room: usize,
+    },
+    Kick {
+        who: usize,
+        room: usize,
+    },
+    Ban {
+        who: usize,
+        room: usize,
+    },
+    Unban {
+        who: usize,
+        room: usize,
+    },
+    Read {
+        who: usize,
+        room: usize,
+        back: usize,
+    },
+    Sync {
+        client: usize,
+        limit: usize,
+        full: bool,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -105,11 +143,17 @@ fn visible<'a>(truth: &'a [Truth], who: &str) -> Vec<&'a Truth> {
     for event in truth {
         let before = (visibility.clone(), membership.clone());
         if event.kind == "m.room.history_visibility" {
-            event.content["history_visibility"].as_str().unwrap_or("shared").clone_into(&mut visibility);
+            event.content["history_visibility"]
+                .as_str()
+                .unwrap_or("shared")
+                .clone_into(&mut visibility);
         }
         let own = event.kind == "m.room.member" && event.key.as_deref() == Some(who);
         if own {
-            event.content["membership"].as_str().unwrap_or("leave").clone_into(&mut membership);
+            event.content["membership"]
+                .as_str()
+                .unwrap_or("leave")
+                .clone_into(&mut membership);
         }
         let allowed = |(visibility, membership): &(String, String)| {
             visibility == "world_readable"
@@ -138,7 +182,11 @@ fn state_of(truth: &[Truth]) -> State {
 fn unread(server: &Server, truth: &[Truth], room: &RoomId, who: &str) -> (u64, u64) {
     let view = server.store.view();
     let num = server.num(room);
-    let user = server.rooms.interner().find_user(&view, &crate::support::user(who)).expect("users can be read");
+    let user = server
+        .rooms
+        .interner()
+        .find_user(&view, &crate::support::user(who))
+        .expect("users can be read");
     let user = user.expect("the user is known");
     let mut read = Place::START;
     for row in view.scan::<myelin_data::rooms::Receipts>(Scan::prefix(&(num, user))) {
@@ -170,16 +218,39 @@ fn unread(server: &Server, truth: &[Truth], room: &RoomId, who: &str) -> (u64, u
 
 fn ids(events: &Value) -> Vec<String> {
     let events = events.as_array().map(Vec::as_slice).unwrap_or_default();
-    events.iter().filter_map(|event| Some(event["event_id"].as_str()?.to_owned())).collect()
+    events
+        .iter()
+        .filter_map(|event| Some(event["event_id"].as_str()?.to_owned()))
+        .collect()
 }
 
 fn apply(state: &mut State, events: &Value) {
     for event in events.as_array().map(Vec::as_slice).unwrap_or_default() {
-        if let (Some(kind), Some(key), Some(id)) =
-            (event["type"].as_str(), event["state_key"].as_str(), event["event_id"].as_str())
-        {
+        if let (Some(kind), Some(key), Some(id)) = (
+            event["type"].as_str(),
+            event["state_key"].as_str(),
+            event["event_id"].as_str(),
+        ) {
             state.insert((kind.to_owned(), key.to_owned()), id.to_owned());
         }
+    }
+}
+
+/// Nothing of after the end of a stay is told, but later memberships of the user's own.
+fn check_end(truth: &[Truth], told: &[String], who: &str) {
+    let Some(end) = truth.iter().rposition(|event| {
+        event.kind == "m.room.member"
+            && event.key.as_deref() == Some(who)
+            && event.content["membership"] != "join"
+    }) else {
+        panic!("{who} never left");
+    };
+    for id in told {
+        let at = truth
+            .iter()
+            .position(|event| event.id == *id)
+            .expect("the event is of this room");
+        assert!(at <= end, "{who} sees what came after he left");
     }
 }
 
@@ -192,13 +263,19 @@ impl Device {
         let who = self.client.viewer.user_id.to_string();
         for room in rooms {
             let truth = truth(server, room);
-            let may_see: Vec<&str> = visible(&truth, &who).into_iter().map(|event| event.id.as_str()).collect();
+            let may_see: Vec<&str> = visible(&truth, &who)
+                .into_iter()
+                .map(|event| event.id.as_str())
+                .collect();
             let left = of(&response, "leave", room);
             if left.is_object() {
                 assert!(!first, "left rooms are not asked for");
                 let told = ids(&left["timeline"]["events"]);
-                assert!(told.iter().all(|id| may_see.contains(&id.as_str())), "{who} sees what is hidden");
-                self.check_end(&truth, &told, &who);
+                assert!(
+                    told.iter().all(|id| may_see.contains(&id.as_str())),
+                    "{who} sees what is hidden"
+                );
+                check_end(&truth, &told, &who);
                 self.rooms.remove(room);
             }
             if of(&response, "invite", room).is_object() {
@@ -211,21 +288,6 @@ impl Device {
                 self.apply(room, joined, &may_see, limit);
             }
             self.compare(server, room, &truth, &may_see, &who);
-        }
-    }
-
-    /// Nothing of after the end of a stay is told, but later memberships of the user's own.
-    fn check_end(&self, truth: &[Truth], told: &[String], who: &str) {
-        let Some(end) = truth.iter().rposition(|event| {
-            event.kind == "m.room.member"
-                && event.key.as_deref() == Some(who)
-                && event.content["membership"] != "join"
-        }) else {
-            panic!("{who} never left");
-        };
-        for id in told {
-            let at = truth.iter().position(|event| event.id == *id).expect("the event is of this room");
-            assert!(at <= end, "{who} sees what came after he left");
         }
     }
 
@@ -247,24 +309,43 @@ impl Device {
             apply(&mut copy.state, &joined["state"]["events"]);
             apply(&mut copy.state, &timeline["events"]);
         }
-        let number = |name: &str| joined["unread_notifications"][name].as_u64().expect("there is a count");
+        let number = |name: &str| {
+            joined["unread_notifications"][name]
+                .as_u64()
+                .expect("there is a count")
+        };
         copy.unread = (number("notification_count"), number("highlight_count"));
     }
 
-    fn compare(&self, server: &Server, room: &RoomId, truth: &[Truth], may_see: &[&str], who: &str) {
+    fn compare(
+        &self,
+        server: &Server,
+        room: &RoomId,
+        truth: &[Truth],
+        may_see: &[&str],
+        who: &str,
+    ) {
         let in_room = truth
             .iter()
             .rfind(|event| event.kind == "m.room.member" && event.key.as_deref() == Some(who))
             .is_some_and(|event| event.content["membership"] == "join");
         let copy = self.rooms.get(room);
-        assert_eq!(in_room, copy.is_some(), "{who} knows whether he is in {room}");
+        assert_eq!(
+            in_room,
+            copy.is_some(),
+            "{who} knows whether he is in {room}"
+        );
         let Some(copy) = copy else {
             return;
         };
         assert_eq!(copy.state, state_of(truth), "the state of {who} in {room}");
         let end = &may_see[may_see.len() - copy.timeline.len()..];
         assert_eq!(copy.timeline, end, "the timeline of {who} in {room}");
-        assert_eq!(copy.unread, unread(server, truth, room, who), "the unread count of {who} in {room}");
+        assert_eq!(
+            copy.unread,
+            unread(server, truth, room, who),
+            "the unread count of {who} in {room}"
+        );
     }
 }
 
@@ -272,10 +353,15 @@ async fn run(steps: Vec<Step>) {
     let server = Server::new().await;
     let mut rooms = Vec::new();
     for visibility in ["shared", "joined"] {
-        let state = [("m.room.history_visibility", json!({"history_visibility": visibility}))];
+        let state = [(
+            "m.room.history_visibility",
+            json!({"history_visibility": visibility}),
+        )];
         let levels = json!({"state_default": 0});
         let room = server.room_with(Preset::PublicChat, &state).await;
-        server.set(&room, ALICE, "m.room.power_levels", "", levels).await;
+        server
+            .set(&room, ALICE, "m.room.power_levels", "", levels)
+            .await;
         rooms.push(room);
     }
     let mut devices = Vec::new();
@@ -290,29 +376,71 @@ async fn run(steps: Vec<Step>) {
         // What a step is not allowed to do is just not done.
         match step {
             Step::Say { who, room, mention } => {
-                let mentioned = if mention { json!([USERS[(who + 1) % 3]]) } else { json!([]) };
+                let mentioned = if mention {
+                    json!([USERS[(who + 1) % 3]])
+                } else {
+                    json!([])
+                };
                 let content = json!({"msgtype": "m.text", "body": "x", "m.mentions": {"user_ids": mentioned}});
-                let _ = server.try_send(&rooms[room], USERS[who], "m.room.message", content).await;
+                let _ = server
+                    .try_send(&rooms[room], USERS[who], "m.room.message", content)
+                    .await;
             }
-            Step::Set { who, room, key, value } => {
+            Step::Set {
+                who,
+                room,
+                key,
+                value,
+            } => {
                 let content = json!({"value": value});
-                let _ = server.try_set(&rooms[room], USERS[who], "a.b", &key.to_string(), content).await;
+                let _ = server
+                    .try_set(&rooms[room], USERS[who], "a.b", &key.to_string(), content)
+                    .await;
             }
             Step::See { room, visibility } => {
                 let content = json!({"history_visibility": VISIBILITIES[visibility]});
-                server.set(&rooms[room], ALICE, "m.room.history_visibility", "", content).await;
+                server
+                    .set(
+                        &rooms[room],
+                        ALICE,
+                        "m.room.history_visibility",
+                        "",
+                        content,
+                    )
+                    .await;
             }
-            Step::Join { who, room } => drop(server.try_join(&rooms[room], USERS[who]).await),
-            Step::Leave { who, room } => drop(server.try_leave(&rooms[room], USERS[who]).await),
-            Step::Invite { who, room } => drop(server.try_invite(&rooms[room], ALICE, USERS[who]).await),
+            Step::Join { who, room } => {
+                let _ = server.try_join(&rooms[room], USERS[who]).await;
+            }
+            Step::Leave { who, room } => {
+                let _ = server.try_leave(&rooms[room], USERS[who]).await;
+            }
+            Step::Invite { who, room } => {
+                let _ = server.try_invite(&rooms[room], ALICE, USERS[who]).await;
+            }
             Step::Kick { who, room } => {
-                drop(server.rooms.kick(Server::moderate(&rooms[room], ALICE, USERS[who])).await);
+                drop(
+                    server
+                        .rooms
+                        .kick(Server::moderate(&rooms[room], ALICE, USERS[who]))
+                        .await,
+                );
             }
             Step::Ban { who, room } => {
-                drop(server.rooms.ban(Server::moderate(&rooms[room], ALICE, USERS[who])).await);
+                drop(
+                    server
+                        .rooms
+                        .ban(Server::moderate(&rooms[room], ALICE, USERS[who]))
+                        .await,
+                );
             }
             Step::Unban { who, room } => {
-                drop(server.rooms.unban(Server::moderate(&rooms[room], ALICE, USERS[who])).await);
+                drop(
+                    server
+                        .rooms
+                        .unban(Server::moderate(&rooms[room], ALICE, USERS[who]))
+                        .await,
+                );
             }
             Step::Read { who, room, back } => {
                 let truth = truth(&server, &rooms[room]);
@@ -320,12 +448,19 @@ async fn run(steps: Vec<Step>) {
                 let receipt = myelin_rooms::NewReceipt {
                     kind: ReceiptKind::Read,
                     thread: Thread::Unthreaded,
-                    event_id: ruma::EventId::parse(&event.id).expect("event ids are well-formed").to_owned(),
+                    event_id: ruma::EventId::parse(&event.id).expect("event ids are well-formed"),
                 };
                 let who = crate::support::user(USERS[who]);
-                let _ = server.rooms.set_receipts(&rooms[room], &who, vec![receipt]).await;
+                let _ = server
+                    .rooms
+                    .set_receipts(&rooms[room], &who, vec![receipt])
+                    .await;
             }
-            Step::Sync { client, limit, full } => devices[client].sync(&server, &rooms, limit, full).await,
+            Step::Sync {
+                client,
+                limit,
+                full,
+            } => devices[client].sync(&server, &rooms, limit, full).await,
         }
     }
     for device in &mut devices {

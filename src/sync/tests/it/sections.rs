@@ -52,11 +52,17 @@ async fn a_gap_is_bridged_by_state() {
     let room = server.room().await;
     let mut alice = server.client(ALICE).await.filter(limit(2));
     alice.sync().await;
-    server.set(&room, ALICE, "m.room.topic", "", json!({"topic": "old"})).await;
-    server.set(&room, ALICE, "m.room.name", "", json!({"name": "n"})).await;
+    server
+        .set(&room, ALICE, "m.room.topic", "", json!({"topic": "old"}))
+        .await;
+    server
+        .set(&room, ALICE, "m.room.name", "", json!({"name": "n"}))
+        .await;
     server.join(&room, BOB).await;
     server.say(&room, BOB, "hello").await;
-    server.set(&room, ALICE, "m.room.topic", "", json!({"topic": "new"})).await;
+    server
+        .set(&room, ALICE, "m.room.topic", "", json!({"topic": "new"}))
+        .await;
 
     for (state_after, key, expected) in [
         (false, "state", ["old", "n", "join"]),
@@ -67,14 +73,20 @@ async fn a_gap_is_bridged_by_state() {
         client.state_after = state_after;
         let response = client.sync().await;
         let joined = of(&response, "join", &room);
-        assert_eq!(brief(&joined["timeline"]["events"]), ["hello", "m.room.topic"]);
+        assert_eq!(
+            brief(&joined["timeline"]["events"]),
+            ["hello", "m.room.topic"]
+        );
         assert_eq!(joined["timeline"]["limited"], true);
         let state = joined[key]["events"].as_array().expect("there is state");
         let mut told: Vec<&str> = state
             .iter()
             .filter_map(|event| {
                 let content = &event["content"];
-                content["topic"].as_str().or(content["name"].as_str()).or(content["membership"].as_str())
+                content["topic"]
+                    .as_str()
+                    .or(content["name"].as_str())
+                    .or(content["membership"].as_str())
             })
             .collect();
         told.sort_unstable();
@@ -82,7 +94,11 @@ async fn a_gap_is_bridged_by_state() {
         expected.sort_unstable();
         assert_eq!(told, expected, "{key}");
         assert_eq!(joined["summary"]["m.joined_member_count"], 2);
-        assert_eq!(joined["summary"]["m.heroes"], Value::Null, "the room has a name");
+        assert_eq!(
+            joined["summary"]["m.heroes"],
+            Value::Null,
+            "the room has a name"
+        );
         assert!(joined["timeline"]["prev_batch"].is_string());
     }
 }
@@ -113,7 +129,10 @@ async fn rooms_joined_since_are_told_from_their_beginning() {
 #[tokio::test]
 async fn invitations_are_told_once_and_their_refusal_too() {
     let server = Server::new().await;
-    let hidden = [("m.room.history_visibility", json!({"history_visibility": "joined"}))];
+    let hidden = [(
+        "m.room.history_visibility",
+        json!({"history_visibility": "joined"}),
+    )];
     let room = server.room_with(Preset::PrivateChat, &hidden).await;
     let mut bob = server.client(BOB).await;
     bob.sync().await;
@@ -140,21 +159,30 @@ async fn invitations_of_ignored_users_and_their_messages_are_not_told() {
     let private = server.room_with(Preset::PrivateChat, &[]).await;
     let mut bob = server.client(BOB).await;
     let ignore = json!({"ignored_users": {ALICE: {}}});
-    server.account_data(&bob, RoomNum::NONE, "m.ignored_user_list", ignore).await;
+    server
+        .account_data(&bob, RoomNum::NONE, "m.ignored_user_list", ignore)
+        .await;
     bob.sync().await;
     server.invite(&private, ALICE, BOB).await;
     server.say(&room, ALICE, "noise").await;
-    server.set(&room, ALICE, "m.room.topic", "", json!({"topic": "kept"})).await;
+    server
+        .set(&room, ALICE, "m.room.topic", "", json!({"topic": "kept"}))
+        .await;
     let response = bob.sync().await;
     assert_eq!(of(&response, "invite", &private), &Value::Null);
     let joined = of(&response, "join", &room);
     assert_eq!(brief(&joined["timeline"]["events"]), ["m.room.topic"]);
 
     let nobody = json!({"ignored_users": {}});
-    server.account_data(&bob, RoomNum::NONE, "m.ignored_user_list", nobody).await;
+    server
+        .account_data(&bob, RoomNum::NONE, "m.ignored_user_list", nobody)
+        .await;
     server.say(&room, ALICE, "heard").await;
     let response = bob.sync().await;
-    assert_eq!(brief(&of(&response, "join", &room)["timeline"]["events"]), ["heard"]);
+    assert_eq!(
+        brief(&of(&response, "join", &room)["timeline"]["events"]),
+        ["heard"]
+    );
 }
 
 #[tokio::test]
@@ -166,10 +194,14 @@ async fn left_rooms_show_the_stay_and_nothing_later() {
     bob.sync().await;
     let kind = "a.madeup.test.state";
     server.say(&room, ALICE, "before").await;
-    server.set(&room, ALICE, kind, "", json!({"my_key": "before"})).await;
+    server
+        .set(&room, ALICE, kind, "", json!({"my_key": "before"}))
+        .await;
     server.leave(&room, BOB).await;
     server.say(&room, ALICE, "after").await;
-    server.set(&room, ALICE, kind, "", json!({"my_key": "after"})).await;
+    server
+        .set(&room, ALICE, kind, "", json!({"my_key": "after"}))
+        .await;
 
     let since = bob.since;
     let types = json!({"room": {
@@ -191,20 +223,35 @@ async fn left_rooms_show_the_stay_and_nothing_later() {
     let left = of(&response, "leave", &room);
     assert_eq!(left["timeline"]["events"], json!([]));
     let state = left["state"]["events"].as_array().expect("there is state");
-    let of_type = |wanted: &str| state.iter().filter(|event| event["type"] == wanted).collect::<Vec<_>>();
+    let of_type = |wanted: &str| {
+        state
+            .iter()
+            .filter(|event| event["type"] == wanted)
+            .collect::<Vec<_>>()
+    };
     assert_eq!(of_type(kind)[0]["content"]["my_key"], "before");
-    assert!(of_type("m.room.member").iter().any(|event| event["content"]["membership"] == "leave"));
+    assert!(
+        of_type("m.room.member")
+            .iter()
+            .any(|event| event["content"]["membership"] == "leave")
+    );
 
     let response = bob.sync().await;
     let left = of(&response, "leave", &room);
-    assert_eq!(brief(&left["timeline"]["events"]), ["before", kind, "leave @bob"]);
+    assert_eq!(
+        brief(&left["timeline"]["events"]),
+        ["before", kind, "leave @bob"]
+    );
     assert_eq!(left["state"]["events"], json!([]));
     assert_eq!(bob.sync().await["rooms"], json!({}));
 
     let ban = Server::moderate(&room, ALICE, BOB);
     server.rooms.ban(ban).await.expect("Alice may ban");
     let response = bob.sync().await;
-    assert_eq!(brief(&of(&response, "leave", &room)["timeline"]["events"]), ["ban @bob"]);
+    assert_eq!(
+        brief(&of(&response, "leave", &room)["timeline"]["events"]),
+        ["ban @bob"]
+    );
 
     let mut fresh = server.client(BOB).await;
     assert_eq!(fresh.sync().await["rooms"], json!({}), "not asked for");
@@ -215,7 +262,10 @@ async fn forgotten_rooms_are_gone_but_their_leaving_is_told() {
     let server = Server::new().await;
     let room = server.room().await;
     server.join(&room, BOB).await;
-    let mut bob = server.client(BOB).await.filter(json!({"room": {"include_leave": true}}));
+    let mut bob = server
+        .client(BOB)
+        .await
+        .filter(json!({"room": {"include_leave": true}}));
     bob.sync().await;
     server.leave(&room, BOB).await;
     server
@@ -259,7 +309,9 @@ async fn full_state_brings_everything_without_repeating_the_timeline() {
     let joined = of(&response, "join", &room);
     assert_eq!(joined["timeline"]["events"], json!([]));
     let state = brief(&joined["state"]["events"]);
-    assert!(state.contains(&"m.room.create".to_owned()) && state.contains(&"join @alice".to_owned()));
+    assert!(
+        state.contains(&"m.room.create".to_owned()) && state.contains(&"join @alice".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -268,8 +320,17 @@ async fn account_data_is_told_when_it_changes() {
     let room = server.room().await;
     let mut alice = server.client(ALICE).await;
     alice.sync().await;
-    server.account_data(&alice, RoomNum::NONE, "a.b", json!({"x": 1})).await;
-    server.account_data(&alice, server.num(&room), "m.tag", json!({"tags": {"u.work": {}}})).await;
+    server
+        .account_data(&alice, RoomNum::NONE, "a.b", json!({"x": 1}))
+        .await;
+    server
+        .account_data(
+            &alice,
+            server.num(&room),
+            "m.tag",
+            json!({"tags": {"u.work": {}}}),
+        )
+        .await;
     let response = alice.sync().await;
     assert_eq!(
         response["account_data"]["events"],
@@ -285,10 +346,17 @@ async fn account_data_is_told_when_it_changes() {
     assert_eq!(nothing["rooms"], json!({}));
 
     alice.since = None;
-    alice.filter = json!({"account_data": {"types": ["a.*"]}, "room": {"account_data": {"types": []}}});
+    alice.filter =
+        json!({"account_data": {"types": ["a.*"]}, "room": {"account_data": {"types": []}}});
     let response = alice.sync().await;
-    assert_eq!(response["account_data"]["events"].as_array().map(Vec::len), Some(1));
-    assert_eq!(of(&response, "join", &room)["account_data"]["events"], json!([]));
+    assert_eq!(
+        response["account_data"]["events"].as_array().map(Vec::len),
+        Some(1)
+    );
+    assert_eq!(
+        of(&response, "join", &room)["account_data"]["events"],
+        json!([])
+    );
 }
 
 #[tokio::test]
@@ -301,21 +369,31 @@ async fn receipts_and_typing_are_told() {
     let mut bob = server.client(BOB).await;
     alice.sync().await;
     bob.sync().await;
-    server.read(&room, BOB, &event, ReceiptKind::Read, Thread::Unthreaded).await;
-    server.read(&room, BOB, &event, ReceiptKind::ReadPrivate, Thread::Main).await;
+    server
+        .read(&room, BOB, &event, ReceiptKind::Read, Thread::Unthreaded)
+        .await;
+    server
+        .read(&room, BOB, &event, ReceiptKind::ReadPrivate, Thread::Main)
+        .await;
     let response = alice.sync().await;
     assert_eq!(
         of(&response, "join", &room)["ephemeral"]["events"],
         json!([{"type": "m.receipt", "content": {&event: {"m.read": {BOB: {"ts": 1_700_000_000_000_u64}}}}}])
     );
     let response = bob.sync().await;
-    let events = of(&response, "join", &room)["ephemeral"]["events"].as_array().cloned();
+    let events = of(&response, "join", &room)["ephemeral"]["events"]
+        .as_array()
+        .cloned();
     let private = json!({&event: {"m.read.private": {BOB: {"ts": 1_700_000_000_000_u64, "thread_id": "main"}}}});
     assert!(events.is_some_and(|events| events.iter().any(|event| event["content"] == private)));
 
     server
         .rooms
-        .set_typing(&room, &bob.viewer.user_id, Some(std::time::Duration::from_secs(30)))
+        .set_typing(
+            &room,
+            &bob.viewer.user_id,
+            Some(std::time::Duration::from_secs(30)),
+        )
         .await
         .expect("members may type");
     let since = alice.since;
@@ -357,7 +435,10 @@ async fn rooms_and_events_are_filtered() {
     );
     assert_eq!(joined["state"]["events"], json!([]));
 
-    let mut alice = server.client(ALICE).await.filter(json!({"event_format": "federation"}));
+    let mut alice = server
+        .client(ALICE)
+        .await
+        .filter(json!({"event_format": "federation"}));
     let response = alice.sync().await;
     let events = of(&response, "join", &room)["timeline"]["events"].clone();
     assert!(events[1]["hashes"].is_object() && events[1]["room_id"] == room.as_str());
@@ -366,10 +447,15 @@ async fn rooms_and_events_are_filtered() {
 #[tokio::test]
 async fn hidden_history_stays_hidden_and_state_is_whole() {
     let server = Server::new().await;
-    let hidden = [("m.room.history_visibility", json!({"history_visibility": "joined"}))];
+    let hidden = [(
+        "m.room.history_visibility",
+        json!({"history_visibility": "joined"}),
+    )];
     let room = server.room_with(Preset::PublicChat, &hidden).await;
     server.say(&room, ALICE, "secret").await;
-    server.set(&room, ALICE, "m.room.topic", "", json!({"topic": "t"})).await;
+    server
+        .set(&room, ALICE, "m.room.topic", "", json!({"topic": "t"}))
+        .await;
     server.join(&room, BOB).await;
     server.say(&room, ALICE, "open").await;
     let mut bob = server.client(BOB).await;

@@ -3,16 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use myelin_accounts::{Accounts, HashCost, Registration, Settings};
-use myelin_data::{
-    Interner, PRODUCT, RawJson, SCHEMA,
-    rooms::{ReceiptKind, Room},
-    tables,
-};
+use myelin_data::{Interner, PRODUCT, RawJson, SCHEMA, rooms::ReceiptKind, tables};
 use myelin_rooms::{
-    CreateRoom, Enter, Invite, JsonObject, Moderate, NewReceipt, Options, Preset, Profile, Rooms, SendMessage,
-    SendState, StateDraft, Thread,
-    read::Viewer,
-    token::SyncToken,
+    CreateRoom, Enter, Invite, JsonObject, Moderate, NewReceipt, Options, Preset, Profile, Rooms,
+    SendMessage, SendState, StateDraft, Thread, read::Viewer, token::SyncToken,
 };
 use myelin_rules::{Signer, SigningKey};
 use myelin_store::Store;
@@ -79,11 +73,16 @@ impl Server {
         .expect("an empty directory can be opened");
         let clock = Arc::new(MockClock::new(Millis(1_700_000_000_000)));
         let random = Arc::new(SeededRandom::new(1));
-        let interner = Interner::open(store.clone()).await.expect("the interner opens");
+        let interner = Interner::open(store.clone())
+            .await
+            .expect("the interner opens");
         let rooms = Rooms::open(
             store.clone(),
             interner.clone(),
-            Arc::new(Signer::new("here.org", SigningKey::from_seed("a_test", [7; 32]))),
+            Arc::new(Signer::new(
+                "here.org",
+                SigningKey::from_seed("a_test", [7; 32]),
+            )),
             server_name!("here.org").to_owned(),
             Arc::clone(&clock) as _,
             Arc::clone(&random) as _,
@@ -100,7 +99,8 @@ impl Server {
             remembered_sessions: 100,
             remembered_rulesets: 100,
         };
-        let accounts = Accounts::open(store.clone(), interner, clock, random, settings).expect("accounts open");
+        let accounts = Accounts::open(store.clone(), interner, clock, random, settings)
+            .expect("accounts open");
         let sync = Sync::new(rooms.clone(), accounts.clone());
         Server {
             store,
@@ -115,7 +115,12 @@ impl Server {
         let user_id = user(id);
         Client {
             viewer: Viewer {
-                user: self.rooms.interner().user(&user_id).await.expect("users are numbered"),
+                user: self
+                    .rooms
+                    .interner()
+                    .user(&user_id)
+                    .await
+                    .expect("users are numbered"),
                 user_id,
                 device_id: Some("DEVICE".to_owned()),
             },
@@ -128,13 +133,11 @@ impl Server {
     }
 
     pub(crate) fn num(&self, room: &RoomId) -> RoomNum {
-        let handle = self.rooms.find(&self.store.view(), room).expect("rooms can be read");
+        let handle = self
+            .rooms
+            .find(&self.store.view(), room)
+            .expect("rooms can be read");
         handle.expect("the room is there").num
-    }
-
-    pub(crate) fn _row(&self, room: &RoomId) -> Arc<Room> {
-        let handle = self.rooms.find(&self.store.view(), room).expect("rooms can be read");
-        handle.expect("the room is there").room
     }
 
     /// A public room of Alice's.
@@ -153,7 +156,10 @@ impl Server {
                 content: object(content.clone()),
             })
             .collect();
-        self.rooms.create_room(request).await.expect("the room is made")
+        self.rooms
+            .create_room(request)
+            .await
+            .expect("the room is made")
     }
 
     fn enter(room: &RoomId, who: &str) -> Enter {
@@ -184,10 +190,17 @@ impl Server {
     }
 
     pub(crate) async fn invite(&self, room: &RoomId, sender: &str, target: &str) {
-        self.try_invite(room, sender, target).await.expect("the user may be invited");
+        self.try_invite(room, sender, target)
+            .await
+            .expect("the user may be invited");
     }
 
-    pub(crate) async fn try_invite(&self, room: &RoomId, sender: &str, target: &str) -> Result<(), ()> {
+    pub(crate) async fn try_invite(
+        &self,
+        room: &RoomId,
+        sender: &str,
+        target: &str,
+    ) -> Result<(), ()> {
         let invite = Invite {
             room_id: room.to_owned(),
             sender: user(sender),
@@ -209,15 +222,34 @@ impl Server {
     }
 
     pub(crate) async fn say(&self, room: &RoomId, who: &str, text: &str) -> String {
-        self.send(room, who, "m.room.message", json!({"msgtype": "m.text", "body": text, "m.mentions": {}}))
+        self.send(
+            room,
+            who,
+            "m.room.message",
+            json!({"msgtype": "m.text", "body": text, "m.mentions": {}}),
+        )
+        .await
+    }
+
+    pub(crate) async fn send(
+        &self,
+        room: &RoomId,
+        who: &str,
+        kind: &str,
+        content: Value,
+    ) -> String {
+        self.try_send(room, who, kind, content)
             .await
+            .expect("the message may be sent")
     }
 
-    pub(crate) async fn send(&self, room: &RoomId, who: &str, kind: &str, content: Value) -> String {
-        self.try_send(room, who, kind, content).await.expect("the message may be sent")
-    }
-
-    pub(crate) async fn try_send(&self, room: &RoomId, who: &str, kind: &str, content: Value) -> Result<String, ()> {
+    pub(crate) async fn try_send(
+        &self,
+        room: &RoomId,
+        who: &str,
+        kind: &str,
+        content: Value,
+    ) -> Result<String, ()> {
         let message = SendMessage {
             room_id: room.to_owned(),
             sender: user(who),
@@ -229,8 +261,17 @@ impl Server {
         sent.map(|id| id.to_string()).map_err(drop)
     }
 
-    pub(crate) async fn set(&self, room: &RoomId, who: &str, kind: &str, key: &str, content: Value) -> String {
-        self.try_set(room, who, kind, key, content).await.expect("the state may be set")
+    pub(crate) async fn set(
+        &self,
+        room: &RoomId,
+        who: &str,
+        kind: &str,
+        key: &str,
+        content: Value,
+    ) -> String {
+        self.try_set(room, who, kind, key, content)
+            .await
+            .expect("the state may be set")
     }
 
     pub(crate) async fn try_set(
@@ -252,11 +293,18 @@ impl Server {
         sent.map(|id| id.to_string()).map_err(drop)
     }
 
-    pub(crate) async fn read(&self, room: &RoomId, who: &str, event: &str, kind: ReceiptKind, thread: Thread) {
+    pub(crate) async fn read(
+        &self,
+        room: &RoomId,
+        who: &str,
+        event: &str,
+        kind: ReceiptKind,
+        thread: Thread,
+    ) {
         let receipt = NewReceipt {
             kind,
             thread,
-            event_id: EventId::parse(event).expect("event ids are well-formed").to_owned(),
+            event_id: EventId::parse(event).expect("event ids are well-formed"),
         };
         self.rooms
             .set_receipts(room, &user(who), vec![receipt])
@@ -264,7 +312,13 @@ impl Server {
             .expect("the receipt may be set");
     }
 
-    pub(crate) async fn account_data(&self, who: &Client, room: RoomNum, kind: &str, content: Value) {
+    pub(crate) async fn account_data(
+        &self,
+        who: &Client,
+        room: RoomNum,
+        kind: &str,
+        content: Value,
+    ) {
         let content = RawJson::of(&content).expect("a value is JSON");
         self.accounts
             .set_account_data(who.viewer.user, room, kind, content)
@@ -280,7 +334,8 @@ impl Client {
     }
 
     pub(crate) fn request(&self, timeout: Duration) -> SyncRequest {
-        let filter: FilterDefinition = serde_json::from_value(self.filter.clone()).expect("a filter");
+        let filter: FilterDefinition =
+            serde_json::from_value(self.filter.clone()).expect("a filter");
         SyncRequest {
             viewer: self.viewer.clone(),
             since: self.since,
@@ -298,7 +353,11 @@ impl Client {
 
     /// Syncs when there is something, and goes on from there.
     pub(crate) async fn wait(&mut self, timeout: Duration) -> Value {
-        let response: Response = self.sync.sync(self.request(timeout)).await.expect("syncs are answered");
+        let response: Response = self
+            .sync
+            .sync(self.request(timeout))
+            .await
+            .expect("syncs are answered");
         self.since = Some(response.next_batch.parse().expect("the token is one"));
         serde_json::to_value(response).expect("a response is JSON")
     }
@@ -317,7 +376,11 @@ pub(crate) fn brief(events: &Value) -> Vec<String> {
         match (&event["content"]["body"], &event["state_key"]) {
             (Value::String(body), _) => body.clone(),
             (_, Value::String(key)) if event["type"] == "m.room.member" => {
-                format!("{} {}", text(&event["content"]["membership"]), key.split(':').next().unwrap_or_default())
+                format!(
+                    "{} {}",
+                    text(&event["content"]["membership"]),
+                    key.split(':').next().unwrap_or_default()
+                )
             }
             _ => text(&event["type"]),
         }

@@ -36,11 +36,31 @@ async fn messages_count_until_they_are_read() {
     let mention = json!({"msgtype": "m.text", "body": "Bob!", "m.mentions": {"user_ids": [BOB]}});
     server.send(&room, ALICE, "m.room.message", mention).await;
     assert_eq!(counts(&mut bob, &room, "").await[0], (3, 1));
-    assert_eq!(counts(&mut alice, &room, "").await[0], (0, 0), "her own do not count");
+    assert_eq!(
+        counts(&mut alice, &room, "").await[0],
+        (0, 0),
+        "her own do not count"
+    );
 
-    server.read(&room, BOB, &one, ReceiptKind::ReadPrivate, Thread::Unthreaded).await;
+    server
+        .read(
+            &room,
+            BOB,
+            &one,
+            ReceiptKind::ReadPrivate,
+            Thread::Unthreaded,
+        )
+        .await;
     assert_eq!(counts(&mut bob, &room, "").await[0], (2, 1));
-    server.set(&room, ALICE, "m.room.topic", "", json!({"topic": "state does not notify"})).await;
+    server
+        .set(
+            &room,
+            ALICE,
+            "m.room.topic",
+            "",
+            json!({"topic": "state does not notify"}),
+        )
+        .await;
     assert_eq!(counts(&mut bob, &room, "").await[0], (2, 1));
     server.say(&room, BOB, "he answers, and so has read").await;
     assert_eq!(counts(&mut bob, &room, "").await[0], (0, 0));
@@ -50,10 +70,15 @@ async fn messages_count_until_they_are_read() {
     // An incremental sync that brings the receipt brings the count.
     let last = server.say(&room, ALICE, "four").await;
     bob.sync().await;
-    server.read(&room, BOB, &last, ReceiptKind::Read, Thread::Unthreaded).await;
+    server
+        .read(&room, BOB, &last, ReceiptKind::Read, Thread::Unthreaded)
+        .await;
     bob.filter = json!({"room": {"ephemeral": {"types": []}}});
     let response = bob.sync().await;
-    assert_eq!(of(&response, "join", &room)["unread_notifications"]["notification_count"], 0);
+    assert_eq!(
+        of(&response, "join", &room)["unread_notifications"]["notification_count"],
+        0
+    );
     assert!(of(&alice.sync().await, "join", &room).is_object());
 }
 
@@ -73,30 +98,49 @@ async fn threads_are_counted_apart() {
             "m.relates_to": {"rel_type": "m.thread", "event_id": root},
         })
     };
-    let first = server.send(&room, ALICE, "m.room.message", reply("a", false)).await;
-    server.send(&room, ALICE, "m.room.message", reply("b", true)).await;
+    let first = server
+        .send(&room, ALICE, "m.room.message", reply("a", false))
+        .await;
+    server
+        .send(&room, ALICE, "m.room.message", reply("b", true))
+        .await;
     let mention = json!({"msgtype": "m.text", "body": "Bob!", "m.mentions": {"user_ids": [BOB]}});
     let main = server.send(&room, ALICE, "m.room.message", mention).await;
-    server.send(&room, ALICE, "m.room.message", reply("c", false)).await;
+    server
+        .send(&room, ALICE, "m.room.message", reply("c", false))
+        .await;
     let related = json!({
         "msgtype": "m.text", "body": "d", "m.mentions": {},
         "m.relates_to": {"rel_type": "m.reference", "event_id": root},
     });
     server.send(&room, ALICE, "m.room.message", related).await;
-    let in_thread = Thread::Root(EventId::parse(&root).expect("an event id").to_owned());
+    let in_thread = Thread::Root(EventId::parse(&root).expect("an event id"));
 
     assert_eq!(counts(&mut bob, &room, &root).await, [(6, 2), (0, 0)]);
     assert_eq!(counts(&mut threaded, &room, &root).await, [(3, 1), (3, 1)]);
-    server.read(&room, BOB, &root, ReceiptKind::Read, Thread::Main).await;
+    server
+        .read(&room, BOB, &root, ReceiptKind::Read, Thread::Main)
+        .await;
     assert_eq!(counts(&mut bob, &room, &root).await[0], (5, 2));
     assert_eq!(counts(&mut threaded, &room, &root).await, [(2, 1), (3, 1)]);
-    server.read(&room, BOB, &first, ReceiptKind::Read, in_thread).await;
+    server
+        .read(&room, BOB, &first, ReceiptKind::Read, in_thread)
+        .await;
     assert_eq!(counts(&mut bob, &room, &root).await[0], (4, 2));
     assert_eq!(counts(&mut threaded, &room, &root).await, [(2, 1), (2, 1)]);
-    server.read(&room, BOB, &main, ReceiptKind::Read, Thread::Unthreaded).await;
+    server
+        .read(&room, BOB, &main, ReceiptKind::Read, Thread::Unthreaded)
+        .await;
     assert_eq!(counts(&mut bob, &room, &root).await[0], (2, 0));
     assert_eq!(counts(&mut threaded, &room, &root).await, [(1, 0), (1, 0)]);
-    server.send(&room, BOB, "m.room.message", reply("he answers in the thread", false)).await;
+    server
+        .send(
+            &room,
+            BOB,
+            "m.room.message",
+            reply("he answers in the thread", false),
+        )
+        .await;
     assert_eq!(counts(&mut threaded, &room, &root).await, [(1, 0), (0, 0)]);
 }
 
@@ -113,7 +157,14 @@ async fn long_absences_are_bounded_and_counts_are_saved() {
     // What was saved is what another server over the same store goes on from.
     let again = myelin_sync::Sync::new(server.rooms.clone(), server.accounts.clone());
     server.say(&room, ALICE, "one more").await;
-    let response = again.sync(bob.request(std::time::Duration::ZERO)).await.expect("syncs are answered");
+    let response = again
+        .sync(bob.request(std::time::Duration::ZERO))
+        .await
+        .expect("syncs are answered");
     let room = response.rooms.join.get(&room).expect("the room is there");
-    assert_eq!(room.unread_notifications.map(|counts| counts.notification_count), Some(251));
+    assert_eq!(
+        room.unread_notifications
+            .map(|counts| counts.notification_count),
+        Some(251)
+    );
 }

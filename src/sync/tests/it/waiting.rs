@@ -8,7 +8,7 @@ use tokio::{task::JoinHandle, time::timeout};
 
 use crate::support::{ALICE, BOB, Client, Server, brief, of};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// A sync that waits, begun before this returns.
 async fn waiting(mut client: Client) -> JoinHandle<(Client, Value)> {
@@ -42,7 +42,10 @@ async fn news_wake_and_noise_does_not() {
     assert!(!task.is_finished());
     server.say(&room, ALICE, "news").await;
     let (bob, response) = woken(task).await;
-    assert_eq!(brief(&of(&response, "join", &room)["timeline"]["events"]), ["news"]);
+    assert_eq!(
+        brief(&of(&response, "join", &room)["timeline"]["events"]),
+        ["news"]
+    );
 
     let user = bob.viewer.user;
     let task = waiting(bob).await;
@@ -58,7 +61,10 @@ async fn news_wake_and_noise_does_not() {
     let task = waiting(bob).await;
     server.say(&elsewhere, ALICE, "now it matters").await;
     let (bob, response) = woken(task).await;
-    assert_eq!(of(&response, "join", &elsewhere)["timeline"]["events"][0]["content"]["body"], "now it matters");
+    assert_eq!(
+        of(&response, "join", &elsewhere)["timeline"]["events"][0]["content"]["body"],
+        "now it matters"
+    );
 
     let task = waiting(bob).await;
     let content = myelin_data::RawJson::of(&json!({"a": 1})).expect("JSON");
@@ -73,11 +79,18 @@ async fn news_wake_and_noise_does_not() {
     let task = waiting(bob).await;
     server
         .rooms
-        .set_typing(&room, &crate::support::user(ALICE), Some(Duration::from_secs(20)))
+        .set_typing(
+            &room,
+            &crate::support::user(ALICE),
+            Some(Duration::from_secs(20)),
+        )
         .await
         .expect("members may type");
     let (bob, response) = woken(task).await;
-    assert_eq!(of(&response, "join", &room)["ephemeral"]["events"][0]["type"], "m.typing");
+    assert_eq!(
+        of(&response, "join", &room)["ephemeral"]["events"][0]["type"],
+        "m.typing"
+    );
 
     let task = waiting(bob).await;
     server.leave(&elsewhere, BOB).await;
@@ -120,6 +133,9 @@ async fn everybody_in_the_room_is_woken() {
     server.say(&room, ALICE, "all").await;
     for task in tasks {
         let (_, response) = woken(task).await;
-        assert_eq!(brief(&of(&response, "join", &room)["timeline"]["events"]), ["all"]);
+        assert_eq!(
+            brief(&of(&response, "join", &room)["timeline"]["events"]),
+            ["all"]
+        );
     }
 }

@@ -2,23 +2,23 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3register>
 
-use axum::extract::State;
+use std::time::Duration;
+
+use axum::{Json, extract::State};
 use http::StatusCode;
 use myelin_accounts::{
     Accounts, NameError, NewSession, Operation as Confirmed, PasswordRefused, RegisterError,
     Registering, Secret,
 };
-use ruma::api::{
-    client::account::register::{
-        LoginType, RegistrationKind,
-        v3::{Request as Operation, Response},
-    },
-    error::ErrorKind,
+use ruma::{
+    OwnedDeviceId, OwnedUserId,
+    api::{auth_scheme::AppserviceTokenOptional, error::ErrorKind},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Refusal, Result},
-    extract::{Reply, Request},
+    extract::Call,
     uia,
 };
 
@@ -64,20 +64,52 @@ fn closed() -> Refusal {
     Refusal::forbidden("Registration is closed on this server.")
 }
 
+/// The query.
+#[derive(Deserialize)]
+struct Query {
+    kind: Option<String>,
+}
+
+/// The body, without `auth`.
+#[derive(Deserialize)]
+struct Body {
+    username: Option<String>,
+    password: Option<String>,
+    device_id: Option<String>,
+    initial_device_display_name: Option<String>,
+    inhibit_login: Option<bool>,
+    refresh_token: Option<bool>,
+    #[serde(rename = "type")]
+    login_type: Option<String>,
+}
+
+/// The response body.
+#[derive(Serialize)]
+pub(crate) struct Response {
+    user_id: OwnedUserId,
+    #[serde(flatten)]
+    session: Option<Session>,
+}
+
+/// The session that was opened with the account.
+#[derive(Serialize)]
+struct Session {
+    access_token: String,
+    device_id: OwnedDeviceId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in_ms: Option<u64>,
+}
+
 /// Makes an account.
 pub(crate) async fn register(
     State(accounts): State<Accounts>,
-    request: Request<Operation>,
-) -> Result<Reply<Response>> {
-    let Request { body, raw, .. } = request;
-    if body.kind == RegistrationKind::Guest {
-        return Err(Refusal::new(
-            StatusCode::FORBIDDEN,
-            ErrorKind::GuestAccessForbidden,
-            "This server has no guests.",
-        ));
-    }
-    if body.login_type == Some(LoginType::ApplicationService) {
+    call: Call<AppserviceTokenOptional>,
+) -> Result<Json<Response>> {
+    check_kind(&call.query()?)?;
+    let body: Body = call.json()?;
+    if body.login_type.as_deref() == Some("m.login.application_service") {
         return Err(Refusal::forbidden(
             "Application services cannot register users here.",
         ));
@@ -92,11 +124,11 @@ pub(crate) async fn register(
         flows: &flows,
         requester: None,
     };
-    let passed = uia::confirm(&accounts, &operation, &raw).await?;
-    let session = (!body.inhibit_login).then(|| NewSession {
-        device_id: body.device_id.map(|id| id.to_string()),
+    let passed = uia::confirm(&accounts, &operation, &call.raw).await?;
+    let session = (!body.inhibit_login.unwrap_or(false)).then(|| NewSession {
+        device_id: body.device_id,
         device_display_name: body.initial_device_display_name,
-        refreshable: body.refresh_token,
+        refreshable: body.refresh_token.unwrap_or(false),
     });
     let registered = accounts
         .register(
@@ -109,14 +141,28 @@ pub(crate) async fn register(
         )
         .await
         .map_err(refuse)?;
-    let mut response = Response::new(registered.user_id);
-    if let Some(session) = registered.session {
-        response.access_token = Some(session.access_token.into_exposed());
-        response.device_id = Some(session.device_id);
-        response.refresh_token = session.refresh_token.map(Secret::into_exposed);
-        response.expires_in = session.expires_in;
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Ok(Json(Response {
+        user_id: registered.user_id,
+        session: registered.session.map(|session| Session {
+            access_token: session.access_token.into_exposed(),
+            device_id: session.device_id,
+            refresh_token: session.refresh_token.map(Secret::into_exposed),
+            expires_in_ms: session.expires_in.map(milliseconds),
+        }),
+    }))
+}
+
+fn check_kind(query: &Query) -> Result<()> {
+    match query.kind.as_deref() {
+        None | Some("user") => Ok(()),
+        Some("guest") => Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            ErrorKind::GuestAccessForbidden,
+            "This server has no guests.",
+        )),
+        Some(_) => Err(Refusal::invalid("There is no such kind of account.")),
     }
-    Ok(Reply(response))
 }
 
 #[cfg(test)]

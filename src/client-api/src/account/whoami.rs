@@ -25,11 +25,7 @@ mod tests {
         let first = server.register("alice").await;
         let second = server.login("alice").await;
         for session in [&first, &second, &first] {
-            let who = json!({
-                "user_id": "@alice:hs1",
-                "device_id": session.device,
-                "is_guest": false,
-            });
+            let who = json!({ "user_id": "@alice:hs1", "device_id": session.device });
             assert_eq!(server.get("/account/whoami", session).await.ok(), who);
         }
     }

@@ -2,16 +2,15 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3delete_devices>
 
-use axum::extract::State;
-use myelin_accounts::{Accounts, Flow, LogoutError, Operation as Confirmed, Requester, Stage};
-use ruma::{
-    OwnedDeviceId,
-    api::client::device::delete_devices::v3::{Request as Operation, Response},
-};
+use axum::{Json, extract::State};
+use myelin_accounts::{Accounts, Flow, LogoutError, Operation as Confirmed, Stage};
+use ruma::{OwnedDeviceId, api::auth_scheme::AccessToken};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::{
     error::{Refusal, Result},
-    extract::{Reply, Request},
+    extract::Call,
     uia,
 };
 
@@ -21,32 +20,28 @@ fn refuse(error: LogoutError) -> Refusal {
     }
 }
 
+/// The body, without `auth`.
+#[derive(Deserialize)]
+struct Body {
+    devices: Vec<OwnedDeviceId>,
+}
+
 /// Deletes devices of the caller and ends their sessions.
 pub(crate) async fn delete(
     State(accounts): State<Accounts>,
-    request: Request<Operation>,
-) -> Result<Reply<Response>> {
-    let Request {
-        body, caller, raw, ..
-    } = request;
-    delete_confirmed(
-        &accounts,
-        "POST /delete_devices",
-        &caller,
-        &body.devices,
-        &raw,
-    )
-    .await?;
-    Ok(Reply(Response::new()))
+    call: Call<AccessToken>,
+) -> Result<Json<Map<String, Value>>> {
+    let body: Body = call.json()?;
+    delete_confirmed(&accounts, "POST /delete_devices", &call, &body.devices).await?;
+    Ok(Json(Map::new()))
 }
 
 /// Deletes devices once the caller has confirmed, with his password, that it is him: for these devices and no others.
 pub(super) async fn delete_confirmed(
     accounts: &Accounts,
     operation: &str,
-    caller: &Requester,
+    call: &Call<AccessToken>,
     devices: &[OwnedDeviceId],
-    body: &[u8],
 ) -> Result<()> {
     let subject: Vec<&str> = devices.iter().map(|device| device.as_str()).collect();
     let subject = subject.join("\0");
@@ -54,11 +49,11 @@ pub(super) async fn delete_confirmed(
         name: operation,
         subject: subject.as_bytes(),
         flows: &[Flow(vec![Stage::Password])],
-        requester: Some(caller),
+        requester: Some(&call.caller),
     };
-    uia::confirm(accounts, &operation, body).await?;
+    uia::confirm(accounts, &operation, &call.raw).await?;
     accounts
-        .delete_devices(caller.user, devices.to_vec())
+        .delete_devices(call.caller.user, devices.to_vec())
         .await
         .map_err(refuse)?;
     Ok(())

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use axum::extract::State;
 use myelin_accounts::{Accounts, Identifier, Login, LoginError, NewSession, Secret};
 use ruma::api::{
-    client::session::login::v3::{
-        DiscoveryInfo, HomeserverInfo, LoginInfo, Request as Operation, Response,
-    },
+    auth_scheme::AppserviceTokenOptional,
+    client::session::login::v3::{DiscoveryInfo, HomeserverInfo, Response},
     error::ErrorKind,
 };
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
     About,
     error::{Refusal, Result},
-    extract::{Reply, Request},
+    extract::{Call, Reply},
 };
 
 fn refuse(error: LoginError) -> Refusal {
@@ -28,31 +28,43 @@ fn refuse(error: LoginError) -> Refusal {
     }
 }
 
+/// The body, without what says who logs in.
+#[derive(Deserialize)]
+struct Body {
+    #[serde(rename = "type")]
+    login_type: String,
+    password: Option<String>,
+    device_id: Option<String>,
+    initial_device_display_name: Option<String>,
+    refresh_token: Option<bool>,
+}
+
 /// Opens a session for whoever knows the password.
 pub(crate) async fn login(
     State(accounts): State<Accounts>,
     State(about): State<Arc<About>>,
-    request: Request<Operation>,
+    call: Call<AppserviceTokenOptional>,
 ) -> Result<Reply<Response>> {
-    let Request { body, raw, .. } = request;
-    let LoginInfo::Password(password) = body.login_info else {
+    let body: Body = call.json()?;
+    if body.login_type != "m.login.password" {
         return Err(Refusal::bad_request(
             ErrorKind::Unknown,
             "This server does not know that way to log in.",
         ));
-    };
-    let object: Map<String, Value> = serde_json::from_slice(&raw)
-        .map_err(|_| Refusal::bad_request(ErrorKind::BadJson, "The body is not an object."))?;
-    let identifier = Identifier::in_body(&object)
+    }
+    let identifier = Identifier::in_body(&call.json::<Map<String, Value>>()?)
         .ok_or_else(|| Refusal::missing("The body does not say who logs in."))?;
+    let password = body
+        .password
+        .ok_or_else(|| Refusal::missing("The body lacks the password."))?;
     let session = accounts
         .login(Login {
             identifier,
-            password: Secret::new(password.password),
+            password: Secret::new(password),
             session: NewSession {
-                device_id: body.device_id.map(|id| id.to_string()),
+                device_id: body.device_id,
                 device_display_name: body.initial_device_display_name,
-                refreshable: body.refresh_token,
+                refreshable: body.refresh_token.unwrap_or(false),
             },
         })
         .await
@@ -162,9 +174,10 @@ mod tests {
             (with("identifier", user("@alice:hs2")), 403, "M_FORBIDDEN"),
             (with("identifier", email), 403, "M_FORBIDDEN"),
             (with("type", "m.login.nonsense".into()), 400, "M_UNKNOWN"),
-            (with("type", "m.login.token".into()), 400, "M_BAD_JSON"),
+            (with("type", "m.login.token".into()), 400, "M_UNKNOWN"),
             (with("password", 5.into()), 400, "M_BAD_JSON"),
-            (with("identifier", "alice".into()), 400, "M_BAD_JSON"),
+            (with("password", Value::Null), 400, "M_MISSING_PARAM"),
+            (with("identifier", "alice".into()), 400, "M_MISSING_PARAM"),
             (
                 json!({ "type": "m.login.password", "password": "x" }),
                 400,

@@ -2,19 +2,15 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3directorylistroomroomid>
 
-use axum::extract::State;
+use axum::{Json, extract::State};
 use myelin_rooms::{Rooms, SetVisibilityError, Visibility};
-use ruma::api::{
-    client::{
-        directory::set_room_visibility::v3::{Request as Operation, Response},
-        room::Visibility as WireVisibility,
-    },
-    error::ErrorKind,
-};
+use ruma::{OwnedRoomId, api::auth_scheme::AccessToken};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::{
     error::{Refusal, Result},
-    extract::{Reply, Request},
+    extract::Call,
     shared::{no_such_room, refuse_failure},
 };
 
@@ -28,27 +24,37 @@ fn refuse(error: SetVisibilityError) -> Refusal {
     }
 }
 
+/// The body.
+#[derive(Deserialize)]
+struct Body {
+    #[serde(default)]
+    visibility: Wanted,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Wanted {
+    #[default]
+    Public,
+    Private,
+}
+
 /// Lists a room in the public directory, or takes it off.
 pub(crate) async fn set(
     State(rooms): State<Rooms>,
-    request: Request<Operation>,
-) -> Result<Reply<Response>> {
-    let Request { body, caller, .. } = request;
-    let visibility = match body.visibility {
-        WireVisibility::Public => Visibility::Public,
-        WireVisibility::Private => Visibility::Private,
-        other => {
-            return Err(Refusal::bad_request(
-                ErrorKind::BadJson,
-                format!("There is no visibility {:?}.", other.as_str()),
-            ));
-        }
+    call: Call<AccessToken>,
+) -> Result<Json<Map<String, Value>>> {
+    let room_id: OwnedRoomId = call.id(0)?;
+    let visibility = match call.json::<Body>()?.visibility {
+        Wanted::Public => Visibility::Public,
+        Wanted::Private => Visibility::Private,
     };
+    let caller = &call.caller;
     rooms
-        .set_visibility(&body.room_id, &caller.user_id, visibility, caller.admin)
+        .set_visibility(&room_id, &caller.user_id, visibility, caller.admin)
         .await
         .map_err(refuse)?;
-    Ok(Reply(Response::new()))
+    Ok(Json(Map::new()))
 }
 
 #[cfg(test)]

@@ -2,63 +2,71 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidreceiptreceipttypeeventid>
 
-use axum::extract::State;
+use axum::{Json, extract::State};
 use myelin_accounts::Accounts;
 use myelin_data::rooms::ReceiptKind;
 use myelin_rooms::{NewReceipt, Rooms, Thread};
-use ruma::{
-    api::client::receipt::create_receipt::v3::{ReceiptType, Request as Operation, Response},
-    events::receipt::ReceiptThread,
-};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, api::auth_scheme::AccessToken};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::{read_markers::set_fully_read, refuse_receipt};
 use crate::{
     error::{Refusal, Result},
-    extract::{Reply, Request},
+    extract::Call,
 };
+
+/// The body.
+#[derive(Deserialize)]
+struct Body {
+    thread_id: Option<Value>,
+}
 
 /// Notes how far the caller has read.
 pub(crate) async fn set(
     State(rooms): State<Rooms>,
     State(accounts): State<Accounts>,
-    request: Request<Operation>,
-) -> Result<Reply<Response>> {
-    let Request { body, caller, .. } = request;
-    let kind = match body.receipt_type {
-        ReceiptType::Read => ReceiptKind::Read,
-        ReceiptType::ReadPrivate => ReceiptKind::ReadPrivate,
-        ReceiptType::FullyRead => {
-            if body.thread != ReceiptThread::Unthreaded {
+    call: Call<AccessToken>,
+) -> Result<Json<Map<String, Value>>> {
+    let room_id: OwnedRoomId = call.id(0)?;
+    let event_id: OwnedEventId = call.id(2)?;
+    let thread = thread(call.json::<Body>()?.thread_id.as_ref())?;
+    let kind = match call.arg(1) {
+        "m.read" => ReceiptKind::Read,
+        "m.read.private" => ReceiptKind::ReadPrivate,
+        "m.fully_read" => {
+            if thread != Thread::Unthreaded {
                 return Err(Refusal::invalid("A fully-read marker has no thread."));
             }
-            set_fully_read(&rooms, &accounts, &caller, &body.room_id, &body.event_id).await?;
-            return Ok(Reply(Response::new()));
+            set_fully_read(&rooms, &accounts, &call.caller, &room_id, &event_id).await?;
+            return Ok(Json(Map::new()));
         }
         other => {
             return Err(Refusal::invalid(format!(
-                "There is no receipt type {:?}.",
-                other.as_str()
+                "There is no receipt type {other:?}."
             )));
         }
     };
     let receipt = NewReceipt {
         kind,
-        thread: thread(body.thread)?,
-        event_id: body.event_id,
+        thread,
+        event_id,
     };
     rooms
-        .set_receipts(&body.room_id, &caller.user_id, vec![receipt])
+        .set_receipts(&room_id, &call.caller.user_id, vec![receipt])
         .await
         .map_err(refuse_receipt)?;
-    Ok(Reply(Response::new()))
+    Ok(Json(Map::new()))
 }
 
-fn thread(thread: ReceiptThread) -> Result<Thread> {
-    match thread {
-        ReceiptThread::Unthreaded => Ok(Thread::Unthreaded),
-        ReceiptThread::Main => Ok(Thread::Main),
-        ReceiptThread::Thread(root) => Ok(Thread::Root(root)),
-        _ => Err(Refusal::invalid(
+fn thread(thread_id: Option<&Value>) -> Result<Thread> {
+    match thread_id {
+        None => Ok(Thread::Unthreaded),
+        Some(Value::String(text)) if text == "main" => Ok(Thread::Main),
+        Some(Value::String(text)) if text.starts_with('$') => EventId::parse(text.as_str())
+            .map(Thread::Root)
+            .map_err(|error| Refusal::invalid(format!("The thread is no event id: {error}."))),
+        Some(_) => Err(Refusal::invalid(
             "The thread is neither main nor an event id.",
         )),
     }
@@ -71,16 +79,23 @@ mod tests {
 
     use crate::testing::{Server, User, encode, in_room};
 
-    /// The receipts that a user is shown.
-    async fn receipts(server: &Server, room: &str, user: &User) -> Value {
-        let sync = server.sync(user, "").await;
+    /// The receipts that `viewer` is shown of `user` for an event.
+    async fn receipts(
+        server: &Server,
+        room: &str,
+        viewer: &User,
+        (event, kind, user): (&str, &str, &User),
+    ) -> Vec<Value> {
+        let sync = server.sync(viewer, "").await;
         let events = sync["rooms"]["join"][room]["ephemeral"]["events"].clone();
-        let events = events.as_array().expect("events");
-        let found = events.iter().find(|event| event["type"] == "m.receipt");
-        found.map_or(Value::Null, |event| {
-            assert!(event.get("room_id").is_none(), "{event}");
-            event["content"].clone()
-        })
+        events
+            .as_array()
+            .expect("events")
+            .iter()
+            .filter(|shown| shown["type"] == "m.receipt" && shown.get("room_id").is_none())
+            .map(|shown| shown["content"][event][kind][&user.id].clone())
+            .filter(|receipt| receipt["ts"].is_number())
+            .collect()
     }
 
     #[tokio::test]
@@ -97,14 +112,8 @@ mod tests {
                 assert_eq!(server.post(&path, &alice, &json!({})).await.ok(), json!({}));
             }
             for (user, sees) in [(&alice, true), (&bob, bob_sees)] {
-                let shown = receipts(&server, &room, user).await;
-                let receipt = &shown[&event][kind][&alice.id];
-                assert_eq!(
-                    receipt["ts"].is_number(),
-                    sees,
-                    "{kind} for {}: {shown}",
-                    user.id
-                );
+                let shown = receipts(&server, &room, user, (&event, kind, &alice)).await;
+                assert_eq!(!shown.is_empty(), sees, "{kind} for {}", user.id);
             }
         }
     }
@@ -144,9 +153,11 @@ mod tests {
                 answer.refused(400, "M_INVALID_PARAM");
             }
         }
-        let shown = receipts(&server, &room, &alice).await;
-        assert_eq!(shown[reply]["m.read"][&alice.id]["thread_id"], root);
-        assert_eq!(shown[&root]["m.read"][&alice.id]["thread_id"], "main");
+        for (event, thread) in [(reply, root.as_str()), (root.as_str(), "main")] {
+            let shown = receipts(&server, &room, &alice, (event, "m.read", &alice)).await;
+            assert_eq!(shown.len(), 1);
+            assert_eq!(shown[0]["thread_id"], thread);
+        }
     }
 
     #[tokio::test]

@@ -86,7 +86,13 @@ async fn draft(
     );
     draft.visibility = match request.visibility {
         WireVisibility::Public => Visibility::Public,
-        _ => Visibility::Private,
+        WireVisibility::Private => Visibility::Private,
+        other => {
+            return Err(Refusal::bad_request(
+                ErrorKind::BadJson,
+                format!("There is no visibility {:?}.", other.as_str()),
+            ));
+        }
     };
     draft.preset = request.preset.map(preset).transpose()?;
     draft.room_version = request.room_version.map(|version| version.to_string());
@@ -152,7 +158,7 @@ mod tests {
         let alice = server.register("alice").await;
         let rich = json!({
             "topic": "Test Room",
-            "m.topic": { "m.text": [{ "body": "Test Room" }] },
+            "m.topic": { "m.text": [{ "body": "Test Room", "mimetype": "text/plain" }] },
         });
         let topic = |topic: &str| json!({ "type": "m.room.topic", "content": { "topic": topic } });
         for (request, entry, content) in [
@@ -288,6 +294,7 @@ mod tests {
                 "M_UNSUPPORTED_ROOM_VERSION",
             ),
             (json!({ "preset": "nonsense" }), 400, "M_BAD_JSON"),
+            (json!({ "visibility": "nonsense" }), 400, "M_BAD_JSON"),
             (json!({ "invite": ["nonsense"] }), 400, "M_BAD_JSON"),
             (json!({ "invite": ["@bob:hs2"] }), 404, "M_NOT_FOUND"),
             (json!({ "room_alias_name": "a:b" }), 400, "M_INVALID_PARAM"),

@@ -134,7 +134,7 @@ mod tests {
             .put(&path, &alice, &large)
             .await
             .refused(413, "M_TOO_LARGE");
-        let whole = format!("/_matrix/client/v3{path}");
+        let whole = format!("/_matrix/client/v3{}", in_room(&room, "/send/a.b/1"));
         for (body, errcode) in [
             (r#"{"body": 9007199254740992}"#, "M_BAD_JSON"),
             (r#"{"body": -9007199254740992}"#, "M_BAD_JSON"),
@@ -142,8 +142,8 @@ mod tests {
             (r#"{"body": Infinity}"#, "M_NOT_JSON"),
             (r#"{"body": -Infinity}"#, "M_NOT_JSON"),
             (r#"{"body": NaN}"#, "M_NOT_JSON"),
-            ("", "M_NOT_JSON"),
             ("[]", "M_BAD_JSON"),
+            ("5", "M_BAD_JSON"),
         ] {
             server
                 .send(Method::PUT, &whole, Some(&alice.token), body.into())

@@ -6,10 +6,11 @@ use axum::{Json, extract::State};
 use myelin_rooms::{Rooms, read::Context};
 use ruma::api::client::context::get_context::v3::Request as Operation;
 
+use super::event::refuse;
 use crate::{
     error::Result,
     extract::Request,
-    shared::{count, refuse_read, viewer},
+    shared::{count, viewer},
 };
 
 /// Answers with an event and what happened around it.
@@ -28,7 +29,7 @@ pub(crate) async fn get(
         )
         .await
         .map(Json)
-        .map_err(refuse_read)
+        .map_err(refuse)
 }
 
 #[cfg(test)]
@@ -101,7 +102,7 @@ mod tests {
         server
             .get(&path(&room, &event), &bob)
             .await
-            .refused(403, "M_FORBIDDEN");
+            .refused(404, "M_NOT_FOUND");
         server
             .get(&path(&room, "$nothing"), &alice)
             .await
@@ -109,7 +110,7 @@ mod tests {
         server
             .get(&path("!nowhere:hs1", &event), &alice)
             .await
-            .refused(403, "M_FORBIDDEN");
+            .refused(404, "M_NOT_FOUND");
         let query = format!("{}?limit=nonsense", path(&room, &event));
         server
             .get(&query, &alice)

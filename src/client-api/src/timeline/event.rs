@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Whether there is no such event or the caller may not see it, the specification does not let him know.
-fn refuse(error: ReadError) -> Refusal {
+pub(super) fn refuse(error: ReadError) -> Refusal {
     match error {
         ReadError::RoomNotFound | ReadError::NotInRoom | ReadError::NotFound => {
             Refusal::not_found("There is no such event, or you may not see it.")

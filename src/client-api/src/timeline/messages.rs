@@ -2,10 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages>
 
-use axum::{
-    Json,
-    extract::{Query, State, rejection::QueryRejection},
-};
+use axum::{Json, extract::State};
 use myelin_rooms::{
     Rooms,
     read::{Direction, Messages, MessagesQuery},
@@ -26,8 +23,8 @@ use crate::{
 const DEFAULT_LIMIT: usize = 10;
 
 /// The query. `filter` is JSON.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Parameters {
+#[derive(Deserialize)]
+struct Parameters {
     from: Option<String>,
     to: Option<String>,
     dir: Option<String>,
@@ -38,11 +35,10 @@ pub(crate) struct Parameters {
 /// Answers with a page of the room's history.
 pub(crate) async fn page(
     State(rooms): State<Rooms>,
-    parameters: std::result::Result<Query<Parameters>, QueryRejection>,
     call: Call<AccessToken>,
 ) -> Result<Json<Messages>> {
     let room_id: OwnedRoomId = call.id(0)?;
-    let Query(parameters) = parameters.map_err(|error| Refusal::invalid(error.body_text()))?;
+    let parameters: Parameters = call.query()?;
     let query = MessagesQuery {
         from: token(parameters.from.as_deref())?,
         to: token(parameters.to.as_deref())?,
@@ -213,8 +209,10 @@ mod tests {
             .get(&nowhere, &alice)
             .await
             .refused(403, "M_FORBIDDEN");
+        // Without a direction the page goes forwards.
+        let forwards = get("").await.ok();
+        assert_eq!(forwards["chunk"][0]["type"], "m.room.create");
         for query in [
-            "",
             "dir=x",
             "dir=b&from=nonsense",
             "dir=b&filter=nonsense",

@@ -1,6 +1,9 @@
 //! The answer to one sync, read from one view.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use myelin_data::rooms::{Membership, StrippedStates, UserRoom};
 use myelin_rooms::{
@@ -23,7 +26,7 @@ use crate::{
     lazy::{Known, Telling},
     left,
     relations::Relations,
-    unread::Counted,
+    unread::UnreadNotes,
 };
 
 /// An answer, with what is to be remembered when it is given.
@@ -32,7 +35,7 @@ pub(crate) struct Answer {
     pub(crate) next: SyncToken,
     pub(crate) relations: Arc<Relations>,
     pub(crate) lazy: Telling,
-    pub(crate) unread: Vec<Counted>,
+    pub(crate) unread: UnreadNotes,
 }
 
 /// The parts of a filter, ready for use.
@@ -62,13 +65,15 @@ pub(crate) struct Context<'a> {
     pub(crate) ignored: Ignored,
     pub(crate) account_data: News<'a>,
     pub(crate) known: Known,
+    /// The rooms in which somebody began or stopped typing since the client's token.
+    pub(crate) typing: HashSet<RoomNum>,
 }
 
 /// What the parts of an answer ask to be remembered.
 #[derive(Default)]
 pub(crate) struct Notes {
     pub(crate) members: HashMap<(RoomNum, StateKeyNum), EventNum>,
-    pub(crate) unread: Vec<Counted>,
+    pub(crate) unread: UnreadNotes,
 }
 
 /// The timeline's length for clients that name none.
@@ -142,6 +147,10 @@ pub(crate) fn answer(
         ignored: Ignored(sync.accounts.ignored_users(view, viewer.user)?),
         account_data: News::since(sync, view, viewer.user, since.map(|since| since.pos))?,
         known: sync.lazy.known(viewer, acknowledged),
+        typing: since.map_or_else(HashSet::new, |since| {
+            let changed = sync.rooms.typing().changed_since(since.typing);
+            changed.into_iter().collect()
+        }),
         filters,
     };
     let mut response = Response {

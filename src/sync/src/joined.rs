@@ -23,18 +23,15 @@ pub(crate) fn may_have_news(
     let Some(since) = context.since else {
         return Ok(true);
     };
-    if context.full_state || relation.pos > since.pos || context.account_data.has(room) {
+    let known = !context.full_state
+        && relation.pos <= since.pos
+        && !context.account_data.has(room)
+        && !context.typing.contains(&room);
+    if !known {
         return Ok(true);
     }
     let positions = context.sync.rooms.positions(context.view, room)?;
-    Ok(positions.timeline > since.pos
-        || positions.receipts > since.pos
-        || context
-            .sync
-            .rooms
-            .typing()
-            .since(room, since.typing)
-            .is_some())
+    Ok(positions.timeline > since.pos || positions.receipts > since.pos)
 }
 
 /// What the client knows of a room.
@@ -187,7 +184,7 @@ pub(crate) fn joined_room(
     } else {
         joined.unread_notifications = Some(counted.total());
     }
-    notes.unread.push(counted);
+    notes.unread.counted.push(counted);
     Ok(Some(joined))
 }
 

@@ -9,7 +9,7 @@ use crate::{
     Events, LeftRoom, Timeline,
     answer::{Context, Notes},
     state::{self, StateChange},
-    timeline,
+    timeline, unread,
 };
 
 /// What the client is told of a room that the user left: the end of his stay, and nothing of what came after it.
@@ -97,6 +97,9 @@ pub(crate) fn left_room(
             .of(room.num(), &context.filters.account_data)?,
         ..LeftRoom::default()
     };
+    if unread::is_saved(room, context.viewer.user)? {
+        notes.unread.gone.push(room.num());
+    }
     if context.state_after {
         left.state_after = state;
     } else {

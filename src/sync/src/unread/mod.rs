@@ -45,6 +45,15 @@ impl Default for UnreadCache {
     }
 }
 
+/// What an answer asks to be remembered of unread counts.
+#[derive(Default)]
+pub(crate) struct UnreadNotes {
+    /// What was counted.
+    pub(crate) counted: Vec<Counted>,
+    /// The rooms that the user left, whose saved counts nobody needs any more.
+    pub(crate) gone: Vec<RoomNum>,
+}
+
 /// What a user has not read of a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Counted {
@@ -83,16 +92,20 @@ impl Counted {
 }
 
 impl UnreadCache {
-    /// Keeps the counts of an answer, and saves those that were laborious. Nobody waits for the write: without it they are
-    /// counted again.
-    pub(crate) fn remember(&self, store: &Store, user: UserNum, counts: Vec<Counted>) {
+    /// Keeps the counts of an answer, saves those that were laborious, and deletes those of rooms that were left. Nobody
+    /// waits for the write: without it they are counted again.
+    pub(crate) fn remember(&self, store: &Store, user: UserNum, notes: UnreadNotes) {
         let mut batch = Batch::new();
-        let mut saving = false;
-        for mut counted in counts {
+        let mut writes = !notes.gone.is_empty();
+        for room in notes.gone {
+            batch.delete_prefix::<UnreadCounts>(&(user, room));
+            self.counts.remove(&(user, room));
+        }
+        for mut counted in notes.counted {
             if counted.unsaved > UNSAVED {
                 counted.unsaved = 0;
                 counted.save(&mut batch, user);
-                saving = true;
+                writes = true;
             }
             let key = (user, counted.room);
             let newer = self
@@ -103,10 +116,16 @@ impl UnreadCache {
                 self.counts.insert(key, Arc::new(counted));
             }
         }
-        if saving {
+        if writes {
             drop(store.commit(batch));
         }
     }
+}
+
+/// Whether a count of the user's is saved for a room.
+pub(crate) fn is_saved(room: &RoomView<'_>, user: UserNum) -> Result<bool, StoreError> {
+    let row = (user, room.num(), String::new());
+    room.view().contains::<UnreadCounts>(&row)
 }
 
 impl Counted {

@@ -1,7 +1,8 @@
 //! Unread counts.
 
-use myelin_data::rooms::ReceiptKind;
+use myelin_data::rooms::{ReceiptKind, UnreadCounts};
 use myelin_rooms::Thread;
+use myelin_store::Scan;
 use ruma::{EventId, RoomId};
 use serde_json::{Value, json};
 
@@ -161,10 +162,29 @@ async fn long_absences_are_bounded_and_counts_are_saved() {
         .sync(bob.request(std::time::Duration::ZERO))
         .await
         .expect("syncs are answered");
-    let room = response.rooms.join.get(&room).expect("the room is there");
+    let joined = response.rooms.join.get(&room).expect("the room is there");
     assert_eq!(
-        room.unread_notifications
+        joined
+            .unread_notifications
             .map(|counts| counts.notification_count),
         Some(251)
     );
+    let user = bob.viewer.user;
+    let saved = || {
+        let view = server.store.view();
+        let rows = view.keys::<UnreadCounts>(Scan::prefix(&user));
+        rows.count()
+    };
+    assert_eq!(saved(), 2, "of the room and of its main timeline");
+
+    // What was saved goes when it is told that he left.
+    server.leave(&room, BOB).await;
+    bob.sync().await;
+    for _ in 0..100 {
+        if saved() == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("the counts of a room that was left stay");
 }

@@ -34,7 +34,7 @@ section! {
         /// Inviting users.
         #[serde(default = "default_invite")]
         pub invite: Rate,
-        /// Joining and creating rooms.
+        /// Joining, knocking on and creating rooms.
         #[serde(default = "default_join")]
         pub join: Rate,
         /// Reading and everything else.

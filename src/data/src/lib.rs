@@ -51,6 +51,7 @@ pub fn tables() -> Vec<TableSpec> {
         TableSpec::of::<rooms::Events>(),
         TableSpec::of::<rooms::EventIds>(),
         TableSpec::of::<rooms::Timeline>(),
+        TableSpec::of::<rooms::Gaps>(),
         TableSpec::of::<rooms::StateNodes>(),
         TableSpec::of::<rooms::StateKeyNums>(),
         TableSpec::of::<rooms::StateKeys>(),

@@ -1,7 +1,8 @@
 //! Running the program `myelin` as an operator does.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    fs::File,
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
@@ -92,11 +93,14 @@ impl Place {
     pub(crate) fn first_start(&self, arguments: &[&str]) -> Serving {
         let mut all = vec!["serve", "--listen", "127.0.0.1:0"];
         all.extend(arguments);
+        // Into a file: a pipe that nobody empties would stop the server when it is full.
+        let log = self.join("serve.log");
+        let stderr = File::create(&log).expect("a file can be made");
         let mut child = self
             .command(&all)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .expect("the program starts");
         let stdout = child.stdout.take().expect("standard output is a pipe");
@@ -105,17 +109,13 @@ impl Place {
         while !greeting.contains("user create") {
             match lines.next() {
                 Some(Ok(line)) => greeting = format!("{greeting}{line}\n"),
-                _ => {
-                    let mut log = String::new();
-                    let mut stderr = child.stderr.take().expect("standard error is a pipe");
-                    stderr.read_to_string(&mut log).ok();
-                    panic!("the server did not start: {greeting}{log}");
-                }
+                _ => panic!("the server did not start: {greeting}{}", read(&log)),
             }
         }
         Serving {
             child: Some(child),
             greeting,
+            log,
         }
     }
 }
@@ -123,20 +123,11 @@ impl Place {
 /// A server in a process of its own; killed when dropped.
 pub(crate) struct Serving {
     child: Option<Child>,
+    log: PathBuf,
     pub(crate) greeting: String,
 }
 
 impl Serving {
-    /// Where it answers.
-    pub(crate) fn url(&self) -> String {
-        let (_, rest) = self
-            .greeting
-            .split_once("http://")
-            .expect("the greeting names an address");
-        let address = rest.split_whitespace().next().expect("an address");
-        format!("http://{address}")
-    }
-
     /// Ends it with SIGTERM and waits for it.
     pub(crate) fn terminate(mut self) -> Ran {
         let child = self
@@ -145,7 +136,9 @@ impl Serving {
             .expect("the server has not been ended yet");
         let pid = i32::try_from(child.id()).expect("process ids are small");
         kill(Pid::from_raw(pid), Signal::SIGTERM).expect("our child takes signals");
-        finished(child.wait_with_output().expect("the server ends"))
+        let mut ran = finished(child.wait_with_output().expect("the server ends"));
+        ran.stderr = read(&self.log);
+        ran
     }
 }
 
@@ -156,6 +149,10 @@ impl Drop for Serving {
             child.wait().ok();
         }
     }
+}
+
+fn read(log: &Path) -> String {
+    std::fs::read_to_string(log).expect("the log was made before the server")
 }
 
 fn finished(output: Output) -> Ran {

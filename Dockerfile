@@ -4,7 +4,8 @@
 #   docker run -v myelin:/data -p 8008:8008 -e MYELIN_SERVER__NAME=example.org myelin
 #   docker exec -it <container> myelin user create alice
 #
-# Settings come from the environment (MYELIN_<SECTION>__<SETTING>) or from /data/myelin.toml.
+# Settings come from the environment (MYELIN_<SECTION>__<SETTING>) or from /data/myelin.toml. The environment goes
+# first, also for the two settings below: ports are published and directories mounted where the container is started.
 
 FROM rust:1.95-bookworm AS builder
 RUN apt-get update \
@@ -12,16 +13,12 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY . .
-# The caches make a second build compile only what changed; the binary is taken out of them.
-RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/build/target \
-    cargo build --locked --profile dist --package myelin-homeserver \
-    && install -D target/dist/myelin /out/myelin
+RUN cargo build --locked --profile dist --package myelin-homeserver
 
 FROM debian:bookworm-slim
 RUN useradd --system --uid 8008 --home-dir /data --no-create-home myelin \
     && install --directory --owner=myelin --mode=0700 /data
-COPY --from=builder /out/myelin /usr/local/bin/myelin
+COPY --from=builder /build/target/dist/myelin /usr/local/bin/myelin
 
 ENV MYELIN_CONFIG=/data/myelin.toml \
     MYELIN_SERVER__DATA_DIR=/data \
@@ -30,7 +27,7 @@ USER myelin
 WORKDIR /data
 VOLUME /data
 EXPOSE 8008 8448
-HEALTHCHECK --interval=30s --timeout=10s --start-period=5s --start-interval=1s \
+HEALTHCHECK --interval=10s --timeout=10s --start-period=5s \
     CMD ["myelin", "health"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["myelin"]

@@ -2,15 +2,29 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidtypinguserid>
 
-use axum::extract::State;
+use std::time::Duration;
+
+use axum::{Json, extract::State};
 use myelin_rooms::{Rooms, TypingError};
-use ruma::api::client::typing::create_typing_event::v3::{Request as Operation, Response, Typing};
+use ruma::{OwnedRoomId, OwnedUserId, api::auth_scheme::AccessToken};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::{
     error::{Refusal, Result},
-    extract::{Reply, Request},
+    extract::Call,
     shared::{not_in_room, refuse_failure},
 };
+
+/// How long somebody types whose client does not say, in milliseconds.
+const DEFAULT_TIMEOUT: u64 = 30_000;
+
+/// The body; the time is in milliseconds.
+#[derive(Deserialize)]
+struct Body {
+    typing: bool,
+    timeout: Option<u64>,
+}
 
 fn refuse(error: TypingError) -> Refusal {
     match error {
@@ -22,21 +36,22 @@ fn refuse(error: TypingError) -> Refusal {
 /// Notes that the caller types, or that he stopped.
 pub(crate) async fn set(
     State(rooms): State<Rooms>,
-    request: Request<Operation>,
-) -> Result<Reply<Response>> {
-    let Request { body, caller, .. } = request;
-    if body.user_id != caller.user_id {
+    call: Call<AccessToken>,
+) -> Result<Json<Map<String, Value>>> {
+    let room_id: OwnedRoomId = call.id(0)?;
+    let user_id: OwnedUserId = call.id(1)?;
+    if user_id != call.caller.user_id {
         return Err(Refusal::forbidden("You can type for yourself alone."));
     }
-    let timeout = match body.state {
-        Typing::Yes(info) => Some(info.timeout),
-        Typing::No => None,
-    };
+    let body: Body = call.json()?;
+    let timeout = body
+        .typing
+        .then(|| Duration::from_millis(body.timeout.unwrap_or(DEFAULT_TIMEOUT)));
     rooms
-        .set_typing(&body.room_id, &caller.user_id, timeout)
+        .set_typing(&room_id, &user_id, timeout)
         .await
         .map_err(refuse)?;
-    Ok(Reply(Response::new()))
+    Ok(Json(Map::new()))
 }
 
 #[cfg(test)]
@@ -66,6 +81,11 @@ mod tests {
                 json!(["@alice:hs1"]),
             ),
             (json!({ "typing": false }), json!([])),
+            (
+                json!({ "typing": true, "timeout": 0 }),
+                json!(["@alice:hs1"]),
+            ),
+            (json!({ "typing": true }), json!(["@alice:hs1"])),
         ] {
             assert_eq!(server.put(&path, &alice, &body).await.ok(), json!({}));
             let sync = server.sync(&bob, &format!("since={since}")).await;

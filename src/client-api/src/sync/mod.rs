@@ -97,9 +97,10 @@ async fn filter(
 mod tests {
     use std::time::Duration;
 
+    use http::Method;
     use serde_json::{Value, json};
 
-    use crate::testing::{Answer, Server, User, encode, text};
+    use crate::testing::{Answer, Server, User, encode, in_room, text};
 
     const WITH_LEFT: &str = "filter=%7B%22room%22%3A%7B%22include_leave%22%3Atrue%7D%7D";
 
@@ -202,16 +203,164 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_waits_is_woken() {
         let (server, alice, bob) = Server::with_two_users().await;
-        let room = server.room(&alice, &json!({ "invite": [bob.id] })).await;
-        let before = server.sync(&bob, "").await;
-        let path = format!("/sync?timeout=30000&{}", since(&before));
-        let waiting = async { server.get(&path, &bob).await.ok() };
-        let acting = async {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            server.join(&room, &bob).await;
+        let room = server
+            .room(&alice, &json!({ "preset": "public_chat" }))
+            .await;
+        let event = server.say(&room, &alice, "first").await;
+        let of_room = |rest: &str| in_room(&room, rest);
+        let alias = encode("!foo:example.com");
+        let rule = format!("/pushrules/global/room/{alias}");
+        let receipt = of_room(&format!("/receipt/m.read/{}", encode(&event)));
+        let typing = of_room(&format!("/typing/{}", encode(&alice.id)));
+        for (by, method, path, body) in [
+            (&bob, Method::POST, of_room("/join"), json!({})),
+            (&alice, Method::PUT, of_room("/send/a.b/1"), json!({})),
+            (&alice, Method::PUT, of_room("/state/a.b"), json!({})),
+            (&alice, Method::POST, receipt, json!({})),
+            (
+                &alice,
+                Method::PUT,
+                typing,
+                json!({ "typing": true, "timeout": 10_000 }),
+            ),
+            (
+                &bob,
+                Method::PUT,
+                rule.clone(),
+                json!({ "actions": ["notify"] }),
+            ),
+            (
+                &bob,
+                Method::PUT,
+                format!("{rule}/enabled"),
+                json!({ "enabled": false }),
+            ),
+            (
+                &bob,
+                Method::PUT,
+                format!("{rule}/enabled"),
+                json!({ "enabled": true }),
+            ),
+            (
+                &bob,
+                Method::PUT,
+                format!("{rule}/actions"),
+                json!({ "actions": [] }),
+            ),
+            (
+                &bob,
+                Method::PUT,
+                "/user/@bob:hs1/account_data/a.b".to_owned(),
+                json!({ "a": 1 }),
+            ),
+            (
+                &alice,
+                Method::POST,
+                of_room("/kick"),
+                json!({ "user_id": bob.id }),
+            ),
+        ] {
+            let before = server.sync(&bob, "").await;
+            let wait = format!("/sync?timeout=30000&{}", since(&before));
+            let waiting = async { server.get(&wait, &bob).await.ok() };
+            let acting = async {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                server.call(method, &path, by, &body).await.ok();
+            };
+            let (sync, _) = tokio::join!(waiting, acting);
+            let news = sync["rooms"] != json!({}) || sync["account_data"]["events"] != json!([]);
+            assert!(news, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_left_room_shows_what_was_until_then() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let room = server
+            .room(&alice, &json!({ "preset": "public_chat" }))
+            .await;
+        server.join(&room, &bob).await;
+        let start = server.sync(&bob, "").await;
+        for when in ["before", "after"] {
+            server.say(&room, &alice, when).await;
+            let state = json!({ "my_key": when });
+            server
+                .set_state(&room, &alice, "a.madeup.state", &state)
+                .await
+                .ok();
+            if when == "before" {
+                server.leave(&room, &bob).await;
+            }
+        }
+        let types = json!({
+            "timeline": { "types": ["m.room.message", "a.madeup.state"] },
+            "state": { "types": ["a.madeup.state"] },
+            "include_leave": true,
+        });
+        let filter = encode(&json!({ "room": types }).to_string());
+        for query in [
+            format!("filter={filter}"),
+            format!("filter={filter}&{}", since(&start)),
+        ] {
+            let sync = server.sync(&bob, &query).await;
+            let left = &sync["rooms"]["leave"][&room];
+            assert_eq!(left["state"]["events"], json!([]), "{query}");
+            let events = left["timeline"]["events"].as_array().expect("a timeline");
+            assert_eq!(events.len(), 2, "{query}");
+            assert_eq!(events[0]["content"]["body"], "before");
+        }
+        let none = json!({ "timeline": { "limit": 0 }, "include_leave": true });
+        let filter = encode(&json!({ "room": none }).to_string());
+        let sync = server.sync(&bob, &format!("filter={filter}")).await;
+        let left = &sync["rooms"]["leave"][&room];
+        assert_eq!(left["timeline"]["events"], json!([]));
+        let state = left["state"]["events"].as_array().expect("a state");
+        let entry = |kind: &str, key: &str| {
+            let of = |event: &&Value| event["type"] == kind && event["state_key"] == key;
+            state.iter().find(of).expect("it is there")["content"].clone()
         };
-        let (sync, ()) = tokio::join!(waiting, acting);
-        assert!(sync["rooms"]["join"][&room].is_object());
+        assert_eq!(entry("a.madeup.state", ""), json!({ "my_key": "before" }));
+        assert_eq!(entry("m.room.member", &bob.id)["membership"], "leave");
+    }
+
+    #[tokio::test]
+    async fn a_room_that_was_left_is_not_lost_behind_a_busy_one() {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        let quiet = server.room(&alice, &json!({})).await;
+        let busy = server.room(&alice, &json!({})).await;
+        let room = json!({ "timeline": { "limit": 1 }, "include_leave": true });
+        let filter = format!("filter={}", encode(&json!({ "room": room }).to_string()));
+        let start = server.sync(&alice, &filter).await;
+        server.leave(&quiet, &alice).await;
+        for number in 0..5 {
+            server.say(&busy, &alice, &number.to_string()).await;
+        }
+        let sync = server
+            .sync(&alice, &format!("{filter}&{}", since(&start)))
+            .await;
+        assert!(sync["rooms"]["leave"][&quiet].is_object());
+        assert_eq!(sync["rooms"]["join"][&busy]["timeline"]["limited"], true);
+    }
+
+    #[tokio::test]
+    async fn events_say_what_the_viewer_was_to_the_room_then() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let room = server
+            .room(&alice, &json!({ "preset": "public_chat" }))
+            .await;
+        server.say(&room, &alice, "prejoin").await;
+        server.join(&room, &bob).await;
+        server.say(&room, &alice, "postjoin").await;
+        let sync = server.sync(&bob, "").await;
+        let events = sync["rooms"]["join"][&room]["timeline"]["events"].clone();
+        let mut joined = false;
+        for event in events.as_array().expect("a timeline") {
+            joined |= event["type"] == "m.room.member" && event["state_key"] == bob.id;
+            let membership = if joined { "join" } else { "leave" };
+            assert_eq!(event["unsigned"]["membership"], membership, "{event}");
+        }
+        assert!(joined);
     }
 
     #[tokio::test]

@@ -11,7 +11,8 @@ use std::{
 use crate::{
     engine,
     failure::{Failure, Outcome},
-    machine, process, workspace,
+    machine::{self, Beside},
+    process, workspace,
 };
 
 /// The name under which the engine knows our image.
@@ -22,7 +23,7 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Builds the server and the image around it.
 pub(crate) fn build() -> Outcome {
-    let binary = machine::build_server()?;
+    let binary = machine::build_server(Beside::Nothing)?;
     engine::prepare()?;
     pack(&binary)?;
     println!("Built {TAG}.");
@@ -60,7 +61,7 @@ fn pack(binary: &Path) -> Outcome {
 /// HTTP, and over TLS trusting only the authority whose key it was given. Where no container engine can be had, it says so
 /// and is content.
 pub(crate) fn check() -> Outcome {
-    let binary = machine::build_server()?;
+    let binary = machine::build_server(Beside::Tests)?;
     if let Err(reason) = engine::prepare() {
         println!("The image is not checked: {reason}");
         return Ok(());

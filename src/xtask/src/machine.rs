@@ -130,32 +130,43 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
+/// What the server is built with. Cargo unites the features of dependencies over everything it is asked to build, so the
+/// two differ in some of them, and each is quick where the other has not been built before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Beside {
+    /// Nothing: the least to compile for somebody who wants a server.
+    Nothing,
+    /// The workspace's tests: nothing to compile for somebody who has just run them.
+    Tests,
+}
+
 /// Builds the server and answers where the binary lies.
-///
-/// The whole workspace's binaries and tests are selected although one binary is wanted: cargo unites the features of the
-/// dependencies over what it is asked to build, and a narrower request would compile some of them a second time.
-pub(crate) fn build_server() -> Outcome<PathBuf> {
+pub(crate) fn build_server(beside: Beside) -> Outcome<PathBuf> {
     prepare(BUILD)?;
-    process::run(cargo().args(["build", "--workspace", "--bins", "--tests"]))?;
+    let mut build = cargo();
+    build.arg("build");
+    match beside {
+        Beside::Nothing => build.args(["--package", "myelin-homeserver", "--bin", "myelin"]),
+        Beside::Tests => build.args(["--workspace", "--bins", "--tests"]),
+    };
+    process::run(&mut build)?;
     Ok(server_binary())
 }
 
 /// Where cargo leaves the server.
-pub(crate) fn server_binary() -> PathBuf {
+fn server_binary() -> PathBuf {
     workspace::target().join("debug/myelin")
 }
 
 /// Builds the server and runs a command of it, in the directory where the caller stands.
 pub(crate) fn run_server(command: &str, arguments: &[String]) -> Outcome {
-    prepare(BUILD)?;
     if !server_binary().exists() {
         println!(
             "Building Myelin. This first time takes several minutes, most of them for RocksDB."
         );
     }
-    process::run(cargo().args(["build", "--package", "myelin-homeserver", "--bin", "myelin"]))?;
+    let binary = build_server(Beside::Nothing)?;
     // The server takes this process's place: signals reach it alone, and its exit status is the one seen outside.
-    let binary = server_binary();
     let cause = Command::new(&binary).arg(command).args(arguments).exec();
     Err(Failure::file("run", &binary, &cause))
 }

@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::{
     failure::{Failure, Outcome},
-    machine, process,
+    machine::{self, Beside},
+    process,
     sdk::{Sdk, Wish},
 };
 
@@ -123,7 +124,7 @@ pub(crate) fn run(sdks: Wish) -> Outcome<Report> {
             .push("the client SDKs, as asked for".to_owned());
         return Ok(report);
     }
-    let binary = machine::build_server()?;
+    let binary = machine::build_server(Beside::Tests)?;
     for sdk in Sdk::ALL {
         match sdk.prepare() {
             Ok(mut tests) => {

@@ -267,7 +267,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 server.call(method, &path, by, &body).await.ok();
             };
-            let (sync, _) = tokio::join!(waiting, acting);
+            let (sync, ()) = tokio::join!(waiting, acting);
             let news = sync["rooms"] != json!({}) || sync["account_data"]["events"] != json!([]);
             assert!(news, "{path}");
         }

@@ -84,7 +84,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (other.clone(), room.clone()).prop_map(|(who, room)| Step::Ban { who, room }),
         1 => (other, room.clone()).prop_map(|(who, room)| Step::Unban { who, room }),
         2 => (who, room, 0..6_usize).prop_map(|(who, room, back)| Step::Read { who, room, back }),
-        6 => (0..5_usize, 1..8_usize, prop::bool::weighted(0.1))
+        6 => (0..7_usize, 1..8_usize, prop::bool::weighted(0.1))
             .prop_map(|(client, limit, full)| Step::Sync { client, limit, full }),
     ]
 }
@@ -103,6 +103,8 @@ struct Copy {
 
 struct Device {
     client: Client,
+    /// Whether it loads members lazily.
+    lazy: bool,
     rooms: HashMap<OwnedRoomId, Copy>,
 }
 
@@ -256,7 +258,8 @@ fn check_end(truth: &[Truth], told: &[String], who: &str) {
 
 impl Device {
     async fn sync(&mut self, server: &Server, rooms: &[OwnedRoomId], limit: usize, full: bool) {
-        self.client.filter = json!({"room": {"timeline": {"limit": limit}}});
+        let lazy = json!({"lazy_load_members": self.lazy});
+        self.client.filter = json!({"room": {"timeline": {"limit": limit}, "state": lazy}});
         self.client.full_state = full;
         let first = self.client.since.is_none();
         let response = self.client.sync().await;
@@ -338,7 +341,20 @@ impl Device {
         let Some(copy) = copy else {
             return;
         };
-        assert_eq!(copy.state, state_of(truth), "the state of {who} in {room}");
+        let mut state = state_of(truth);
+        if self.lazy {
+            let senders: Vec<&str> = truth
+                .iter()
+                .filter(|event| copy.timeline.contains(&event.id))
+                .map(|event| event.sender.as_str())
+                .collect();
+            state.retain(|key, _| {
+                key.0 != "m.room.member"
+                    || senders.contains(&key.1.as_str())
+                    || copy.state.contains_key(key)
+            });
+        }
+        assert_eq!(copy.state, state, "the state of {who} in {room}");
         let end = &may_see[may_see.len() - copy.timeline.len()..];
         assert_eq!(copy.timeline, end, "the timeline of {who} in {room}");
         assert_eq!(
@@ -365,12 +381,20 @@ async fn run(steps: Vec<Step>) {
         rooms.push(room);
     }
     let mut devices = Vec::new();
-    for (at, who) in [ALICE, BOB, CHARLIE, BOB, CHARLIE].iter().enumerate() {
+    for (at, who) in [ALICE, BOB, CHARLIE, BOB, CHARLIE, BOB, CHARLIE]
+        .iter()
+        .enumerate()
+    {
         let mut client = server.client(who).await;
         client.viewer.device_id = Some(format!("DEVICE{at}"));
-        client.state_after = at >= 3;
+        client.state_after = at == 3 || at == 4 || at == 6;
         let rooms = HashMap::new();
-        devices.push(Device { client, rooms });
+        let lazy = at >= 5;
+        devices.push(Device {
+            client,
+            lazy,
+            rooms,
+        });
     }
     for step in steps {
         // What a step is not allowed to do is just not done.

@@ -139,3 +139,31 @@ async fn everybody_in_the_room_is_woken() {
         );
     }
 }
+
+#[tokio::test]
+async fn an_idle_sync_reads_next_to_nothing_however_many_rooms() {
+    let server = Server::new().await;
+    let mut rooms = Vec::new();
+    for _ in 0..60 {
+        rooms.push(server.room().await);
+    }
+    let mut alice = server.client(ALICE).await;
+    alice.sync().await;
+    alice.sync().await;
+    let reads = || {
+        let counters = server.store.counters();
+        counters.gets + counters.scans
+    };
+    let before = reads();
+    let response = alice.sync().await;
+    assert_eq!(response["rooms"], json!({}));
+    let idle = reads() - before;
+    assert!(idle <= 10, "{idle} reads");
+
+    server.say(&rooms[7], ALICE, "x").await;
+    let before = reads();
+    let response = alice.sync().await;
+    assert!(of(&response, "join", &rooms[7]).is_object());
+    let busy = reads() - before;
+    assert!(busy <= 60, "{busy} reads for one room that moved");
+}

@@ -222,8 +222,7 @@ impl TestServer {
         let text = |key: &str| {
             body[key]
                 .as_str()
-                .map(str::to_owned)
-                .unwrap_or_else(|| panic!("no {key} in {body}"))
+                .map_or_else(|| panic!("no {key} in {body}"), str::to_owned)
         };
         self.anonymous()
             .with_session(text("user_id"), text("device_id"), text("access_token"))

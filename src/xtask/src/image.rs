@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::Path,
-    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
@@ -49,12 +48,13 @@ fn pack(binary: &Path) -> Outcome {
             .arg(context.join("myelin"))
             .arg(binary),
     )?;
-    process::run(
+    // Captured, since the engine's advice about builders concerns nobody here; a failure shows all of it.
+    process::output(
         engine::docker()
             .args(["build", "--quiet", "--tag", TAG])
-            .arg(&context)
-            .stdout(Stdio::null()),
+            .arg(&context),
     )
+    .map(|_| ())
 }
 
 /// Builds the image, starts one container of it as Complement would, and asks it for `/versions` on both ports: over plain

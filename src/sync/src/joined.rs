@@ -104,31 +104,25 @@ pub(crate) fn joined_room(
         recent = recent.without_outdated_state(room, head.root(), head.last)?;
     }
 
-    let (known_state, start_state) = (
-        if context.full_state {
-            Root::EMPTY
-        } else {
-            known.state
-        },
-        if recent.start == known.place {
-            known.state
-        } else {
-            room.state_before(recent.start)?
-        },
-    );
-    let moved = !known_state.is_empty() && members_moved(room, known_state, head.root())?;
-    let summary = if known_state.is_empty() || moved {
+    let start = if recent.start == known.place {
+        known.state
+    } else {
+        room.state_before(recent.start)?
+    };
+    let whole = context.full_state || known.state.is_empty();
+    let summary = if whole || members_moved(room, known.state, head.root())? {
         summary::summary(room, &head, viewer.user)?
     } else {
         Summary::default()
     };
     let mut members = summary.heroes.clone().unwrap_or_default();
-    if known_state.is_empty() {
+    if whole {
         members.push(viewer.user_id.to_string());
     }
     let change = StateChange {
-        known: known_state,
-        start: start_state,
+        known: known.state,
+        whole,
+        start,
         end: head.root(),
         timeline: &recent.events,
         members: &members,

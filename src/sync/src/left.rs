@@ -58,23 +58,20 @@ pub(crate) fn left_room(
     let state = match stay {
         None => Vec::new(),
         Some(departure) => {
-            let known = if context.full_state {
-                Root::EMPTY
-            } else {
-                known_state
-            };
             let start = if recent.start == start {
                 known_state
             } else {
                 room.state_before(recent.start)?
             };
-            let members = if known.is_empty() {
+            let whole = context.full_state || known_state.is_empty();
+            let members = if whole {
                 vec![context.viewer.user_id.to_string()]
             } else {
                 Vec::new()
             };
             let change = StateChange {
-                known,
+                known: known_state,
+                whole,
                 start,
                 end: departure.state,
                 timeline: &recent.events,

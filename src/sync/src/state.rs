@@ -14,8 +14,10 @@ use crate::answer::{Context, Notes};
 
 /// What happened to a room's state between the client's token and the end of the timeline.
 pub(crate) struct StateChange<'a> {
-    /// The state that the client has; empty if it has none of this room, or wants all of it.
+    /// The state that the client has; empty if it has none of this room.
     pub(crate) known: Root,
+    /// Whether the client wants the whole state, whatever it has.
+    pub(crate) whole: bool,
     /// The state before the timeline.
     pub(crate) start: Root,
     /// The state after it.
@@ -42,13 +44,16 @@ pub(crate) fn events(
     let mut entries = BTreeMap::new();
     if !filters.state.takes_nothing() && filters.state.takes_room(room.room_id()) {
         let in_timeline = |key: &StateKeyNum| !context.state_after && timeline.keys.contains(key);
-        if change.known.is_empty() {
-            whole(context, room, change, &in_timeline, &mut entries)?;
-        } else {
+        // Of members loaded lazily the whole state has only those needed: changes of others that the client has must
+        // not be lost for that.
+        if !change.known.is_empty() && (!change.whole || filters.lazy.is_some()) {
             differing(room, change, &in_timeline, &mut entries)?;
         }
+        if change.whole {
+            whole(context, room, change, &in_timeline, &mut entries)?;
+        }
         if let Some(repeat) = filters.lazy {
-            let fresh = change.known.is_empty() || repeat;
+            let fresh = change.whole || repeat;
             for (key, event) in needed_members(room, change, &in_timeline)? {
                 if fresh || !context.known.has(room.num(), key, event) {
                     entries.entry(key).or_insert(event);

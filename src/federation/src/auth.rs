@@ -128,7 +128,9 @@ impl Authorization {
             }
         }
         Ok(Authorization {
-            origin: origin.server_name()?.ok_or(HeaderError::Missing("origin"))?,
+            origin: origin
+                .server_name()?
+                .ok_or(HeaderError::Missing("origin"))?,
             destination: destination.server_name()?,
             key: key.value.ok_or(HeaderError::Missing("key"))?,
             signature: signature.value.ok_or(HeaderError::Missing("sig"))?,
@@ -169,9 +171,7 @@ impl Parameter {
 
     fn server_name(self) -> Result<Option<OwnedServerName>, HeaderError> {
         self.value
-            .map(|value| {
-                OwnedServerName::try_from(value).map_err(|_| HeaderError::Name(self.name))
-            })
+            .map(|value| OwnedServerName::try_from(value).map_err(|_| HeaderError::Name(self.name)))
             .transpose()
     }
 }
@@ -196,9 +196,7 @@ fn next_parameter(text: &str) -> Result<Option<(&str, String, &str)>, HeaderErro
         Some(quoted) => unquote(quoted)?,
         None => {
             // Wider than a token on purpose: older servers leave names with colons and base64 without quotes.
-            let end = rest
-                .find(|c| is_space(c) || c == ',')
-                .unwrap_or(rest.len());
+            let end = rest.find(|c| is_space(c) || c == ',').unwrap_or(rest.len());
             let (value, rest) = rest.split_at(end);
             if value.is_empty() || value.contains('"') {
                 return Err(HeaderError::Syntax);
@@ -268,9 +266,15 @@ mod tests {
         check("X-Matrix origin", HeaderError::Syntax);
         check("X-Matrix origin=\"a.example", HeaderError::Syntax);
         check("X-Matrix origin=\"a.example\"key=b", HeaderError::Syntax);
-        check("X-Matrix origin=a.example,key=b", HeaderError::Missing("sig"));
+        check(
+            "X-Matrix origin=a.example,key=b",
+            HeaderError::Missing("sig"),
+        );
         check("X-Matrix key=b,sig=c", HeaderError::Missing("origin"));
-        check("X-Matrix origin=\"a b\",key=b,sig=c", HeaderError::Name("origin"));
+        check(
+            "X-Matrix origin=\"a b\",key=b,sig=c",
+            HeaderError::Name("origin"),
+        );
         check(
             "X-Matrix origin=a.example,origin=b.example,key=b,sig=c",
             HeaderError::Twice("origin"),
@@ -296,10 +300,22 @@ mod tests {
         assert!(request.verify(&read, here, &public));
         let other = json!({ "pdus": [] });
         for changed in [
-            Signed { method: "POST", ..request },
-            Signed { uri: "/_matrix/federation/v1/send/1?a=+b", ..request },
-            Signed { content: None, ..request },
-            Signed { content: Some(&other), ..request },
+            Signed {
+                method: "POST",
+                ..request
+            },
+            Signed {
+                uri: "/_matrix/federation/v1/send/1?a=+b",
+                ..request
+            },
+            Signed {
+                content: None,
+                ..request
+            },
+            Signed {
+                content: Some(&other),
+                ..request
+            },
         ] {
             assert!(!changed.verify(&read, here, &public), "{changed:?}");
         }

@@ -13,8 +13,9 @@ use myelin_types::{Clock, Millis};
 use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
 use serde::Deserialize;
+use url::Url;
 
-use crate::{client::read_body, flights::Flights};
+use crate::{client::read_body, flights::Flights, guard::Guard};
 
 /// Where servers answer that do not say otherwise.
 const DEFAULT_PORT: u16 = 8448;
@@ -54,6 +55,7 @@ struct Remembered {
 /// Finds servers.
 pub(crate) struct Discovery {
     http: reqwest::Client,
+    guard: Guard,
     clock: Arc<dyn Clock>,
     remembered: Cache<OwnedServerName, Remembered>,
     flights: Flights,
@@ -67,9 +69,10 @@ struct WellKnown {
 
 impl Discovery {
     /// `http` follows redirects.
-    pub(crate) fn new(http: reqwest::Client, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(http: reqwest::Client, guard: Guard, clock: Arc<dyn Clock>) -> Self {
         Self {
             http,
+            guard,
             clock,
             remembered: Cache::new(REMEMBERED),
             flights: Flights::default(),
@@ -125,7 +128,9 @@ impl Discovery {
 
     /// The delegation and for how many milliseconds it counts. An invalid one is none (step 3).
     async fn ask(&self, server: &ServerName) -> Option<(OwnedServerName, u64)> {
-        let url = format!("https://{server}/.well-known/matrix/server");
+        let url = Url::parse(&format!("https://{server}/.well-known/matrix/server"))
+            .ok()
+            .filter(|url| self.guard.allows_host(url))?;
         let response = self.http.get(url).send().await.ok()?;
         if response.status() != http::StatusCode::OK {
             return None;
@@ -190,8 +195,16 @@ mod tests {
         check(server_name!("1.2.3.4:80"), "1.2.3.4:80", "1.2.3.4:80");
         check(server_name!("[::1]"), "[::1]:8448", "[::1]");
         check(server_name!("[::1]:80"), "[::1]:80", "[::1]:80");
-        check(server_name!("example.org"), "example.org:8448", "example.org");
-        check(server_name!("example.org:443"), "example.org:443", "example.org:443");
+        check(
+            server_name!("example.org"),
+            "example.org:8448",
+            "example.org",
+        );
+        check(
+            server_name!("example.org:443"),
+            "example.org:443",
+            "example.org:443",
+        );
     }
 
     #[test]

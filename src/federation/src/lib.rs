@@ -1,1 +1,172 @@
-//! federation
+//! Working together with other servers.
+//!
+//! Is: how they are found, asked and believed: discovery, the guard against addresses that are none of their business,
+//! signed requests, the key ring, and what a transaction of theirs does here.
+//! Is not: aware of HTTP as it comes in, or of what an event means: what was fetched or received is checked by `rooms`.
+//!
+//! Nothing is sent to other servers of our own accord yet.
+
+pub mod auth;
+mod client;
+mod discovery;
+mod fetch;
+mod flights;
+mod guard;
+mod inbound;
+mod keys;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::{error::Error as StdError, fmt, sync::Arc};
+
+use myelin_config::Federation as Settings;
+use myelin_rooms::Rooms;
+use myelin_rules::{Object, Signer};
+use myelin_store::Store;
+use myelin_types::Clock;
+use ruma::{OwnedServerName, ServerName};
+use tokio_util::task::TaskTracker;
+
+use auth::{Authorization, Signed};
+pub use client::{ClientError, RequestError};
+pub use inbound::{MAX_EDUS, MAX_PDUS, Transaction, TransactionError};
+pub use keys::KeyError;
+
+/// Everything that has to do with other servers. Cheap to clone; every clone is the same.
+#[derive(Clone)]
+pub struct Federation(Arc<Inner>);
+
+struct Inner {
+    server_name: OwnedServerName,
+    client: Arc<client::Client>,
+    keys: keys::KeyRing,
+    rooms: Rooms,
+    inbound: inbound::Inbound,
+    tasks: TaskTracker,
+}
+
+impl fmt::Debug for Federation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Federation").finish_non_exhaustive()
+    }
+}
+
+/// Why a request is not believed to come from the server it names.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// It is for another server.
+    #[error("the request is for another server")]
+    Destination,
+    /// It names this server as its origin: nobody sends requests to oneself.
+    #[error("the request names this server as its origin")]
+    Ourselves,
+    /// The key it is signed with cannot be had.
+    #[error("the key of the signature cannot be had")]
+    Key(#[source] KeyError),
+    /// The signature does not fit.
+    #[error("the signature does not verify")]
+    Signature,
+}
+
+impl Federation {
+    /// `signer` signs requests as `server_name`. Reads the certificate files, so not to be called on an async thread that
+    /// must not block for long.
+    pub fn new(
+        settings: &Settings,
+        server_name: OwnedServerName,
+        signer: Arc<Signer>,
+        store: Store,
+        rooms: Rooms,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Federation, ClientError> {
+        let client = Arc::new(client::Client::new(
+            server_name.clone(),
+            Arc::clone(&signer),
+            Arc::clone(&clock),
+            guard::Guard::new(settings.allow_private_addresses.clone()),
+            &settings.ca_certificates,
+        )?);
+        Ok(Federation(Arc::new(Inner {
+            server_name,
+            keys: keys::KeyRing::new(store, clock, Arc::clone(&client), signer),
+            client,
+            rooms,
+            inbound: inbound::Inbound::default(),
+            tasks: TaskTracker::new(),
+        })))
+    }
+
+    /// The name of this server.
+    pub fn server_name(&self) -> &ServerName {
+        &self.0.server_name
+    }
+
+    /// The rooms that events of other servers go to.
+    pub fn rooms(&self) -> &Rooms {
+        &self.0.rooms
+    }
+
+    /// This server's keys, signed, as it publishes them: the answer to `GET /_matrix/key/v2/server`.
+    pub fn own_keys(&self) -> Arc<Object> {
+        self.0.keys.own()
+    }
+
+    /// Proves that a request comes from the server that its header names.
+    pub async fn authenticate(
+        &self,
+        request: Signed<'_>,
+        authorization: &Authorization,
+    ) -> Result<OwnedServerName, AuthError> {
+        let here = self.server_name();
+        if let Some(destination) = &authorization.destination
+            && destination != here
+        {
+            return Err(AuthError::Destination);
+        }
+        if authorization.origin == here {
+            return Err(AuthError::Ourselves);
+        }
+        let key = self
+            .0
+            .keys
+            .request_key(&authorization.origin, &authorization.key)
+            .await
+            .map_err(AuthError::Key)?;
+        if request.verify(authorization, here, &key) {
+            Ok(authorization.origin.clone())
+        } else {
+            Err(AuthError::Signature)
+        }
+    }
+
+    /// Forgets what was known of servers that have been gone for long.
+    pub async fn tidy(&self) -> Result<(), KeyError> {
+        let mut after = None;
+        loop {
+            after = self.0.keys.tidy(after).await?;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until the transactions that were begun are dealt with. No new ones may come.
+    pub async fn drain(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+}
+
+/// An error with its sources, as one sentence.
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

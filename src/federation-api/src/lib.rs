@@ -1,1 +1,129 @@
-//! federation-api
+//! The server-server API over HTTP.
+//!
+//! Is: axum routers, one file per endpoint, ruma's types at the edge, and the one place where an operation's errors
+//! become statuses and errcodes for other servers.
+//! Is not: a place for rules, storage or requests to other servers.
+
+mod error;
+mod extract;
+mod key_server;
+mod make_join;
+mod routes;
+mod send;
+mod send_join;
+#[cfg(test)]
+mod testing;
+mod version;
+
+use axum::Router;
+use myelin_federation::Federation;
+use ruma::api::federation::{discovery, membership, transactions};
+
+pub use error::Refusal;
+pub use extract::Request;
+use routes::Routes;
+pub use routes::{Access, Route};
+
+/// The router of all endpoints, and the table of its routes. Paths that are not served are left to the router it is merged
+/// into.
+pub fn router(federation: Federation) -> (Router, Vec<Route>) {
+    let (router, table) = routes().finish();
+    (router.with_state(federation), table)
+}
+
+/// All endpoints.
+fn routes() -> Routes {
+    Routes::new()
+        .operation::<discovery::get_server_keys::v2::Request, _, _>(key_server::get)
+        .operation::<discovery::get_server_version::v1::Request, _, _>(version::get)
+        .operation::<membership::prepare_join_event::v1::Request, _, _>(make_join::get)
+        .operation::<membership::create_join_event::v2::Request, _, _>(send_join::put)
+        .operation::<transactions::send_transaction_message::v1::Request, _, _>(send::put)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::json;
+
+    use crate::{
+        Access,
+        testing::{Here, OUR_NAME},
+    };
+
+    /// A path with something in the place of each parameter.
+    fn filled(path: &str) -> String {
+        let segments = path.split('/').map(|segment| match segment {
+            segment if segment.starts_with('{') => "x",
+            segment => segment,
+        });
+        segments.collect::<Vec<_>>().join("/")
+    }
+
+    #[tokio::test]
+    async fn only_what_is_for_anybody_is_answered_without_a_signature() {
+        let here = Here::new().await;
+        let public = ["/_matrix/key/v2/server", "/_matrix/federation/v1/version"];
+        assert!(here.table.len() >= 5);
+        for route in &here.table {
+            let is_public = public.contains(&route.path);
+            assert_eq!(route.access == Access::Public, is_public, "{}", route.path);
+            let path = filled(route.path);
+            let unsigned = here.send(route.method.clone(), &path, None, "").await;
+            if is_public {
+                unsigned.ok();
+            } else {
+                unsigned.refused(401, "M_UNAUTHORIZED");
+                for header in [
+                    "Bearer x",
+                    "X-Matrix origin=there.example",
+                    "X-Matrix origin=there.example,destination=elsewhere.example,key=\"ed25519:there\",sig=\"AAAA\"",
+                    "X-Matrix origin=there.example,destination=here.example,key=\"ed25519:there\",sig=\"AAAA\"",
+                    "X-Matrix origin=here.example,destination=here.example,key=\"ed25519:here\",sig=\"AAAA\"",
+                ] {
+                    let forged = here.send(route.method.clone(), &path, Some(header), "");
+                    forged.await.refused(401, "M_UNAUTHORIZED");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn bodies_are_objects_and_limited() {
+        let here = Here::new().await;
+        let path = "/_matrix/federation/v1/send/1";
+        let header = "X-Matrix origin=there.example,key=\"ed25519:there\",sig=\"AAAA\"";
+        let send = |body: String| async { here.send(Method::PUT, path, Some(header), body).await };
+        send("[]".to_owned()).await.refused(400, "M_BAD_JSON");
+        send("{".to_owned()).await.refused(400, "M_NOT_JSON");
+        send("[".repeat(1000)).await.refused(400, "M_BAD_JSON");
+        send(" ".repeat((8 << 20) + 1))
+            .await
+            .refused(413, "M_TOO_LARGE");
+        let refused = here
+            .signed(Method::PUT, path, Some(json!({ "pdus": 1 })))
+            .await;
+        refused.refused(400, "M_BAD_JSON");
+    }
+
+    #[tokio::test]
+    async fn keys_are_published_by_their_owner() {
+        let here = Here::new().await;
+        let keys = here
+            .send(Method::GET, "/_matrix/key/v2/server", None, "")
+            .await
+            .ok();
+        assert_eq!(keys["server_name"], OUR_NAME);
+        assert!(keys["verify_keys"]["ed25519:here"]["key"].is_string());
+        assert!(keys["signatures"][OUR_NAME]["ed25519:here"].is_string());
+    }
+
+    #[tokio::test]
+    async fn other_methods_are_told_apart() {
+        let here = Here::new().await;
+        let answer = here
+            .send(Method::POST, "/_matrix/federation/v1/send/1", None, "{}")
+            .await;
+        answer.refused(405, "M_UNRECOGNIZED");
+    }
+}

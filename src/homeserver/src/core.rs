@@ -6,6 +6,7 @@ use myelin_accounts::Accounts;
 use myelin_client_api::{About, AppState, Limiter};
 use myelin_config::Config;
 use myelin_data::Interner;
+use myelin_federation::Federation;
 use myelin_rooms::Rooms;
 use myelin_rules::{RoomVersion, Signer};
 use myelin_store::Store;
@@ -57,6 +58,9 @@ pub enum OpenError {
     /// The accounts.
     #[error("open the accounts")]
     Accounts(#[from] myelin_accounts::OpenError),
+    /// What makes requests to other servers.
+    #[error("open the federation")]
+    Federation(#[from] myelin_federation::ClientError),
     /// A task was cut short by the shutdown.
     #[error("the opening was interrupted")]
     Interrupted,
@@ -71,6 +75,7 @@ pub struct Core {
     pub rooms: Rooms,
     /// The accounts.
     pub accounts: Accounts,
+    signer: Arc<Signer>,
 }
 
 impl Core {
@@ -100,7 +105,7 @@ impl Core {
         let rooms = Rooms::open(
             store.clone(),
             interner.clone(),
-            signer,
+            Arc::clone(&signer),
             name.clone(),
             Arc::clone(clock),
             Arc::clone(random),
@@ -122,7 +127,29 @@ impl Core {
             store,
             rooms,
             accounts,
+            signer,
         })
+    }
+
+    /// What works together with other servers, if that is wanted.
+    pub(crate) async fn federation(
+        &self,
+        config: &Config,
+        surroundings: &Surroundings,
+    ) -> Result<Option<Federation>, OpenError> {
+        if !config.federation.enabled {
+            return Ok(None);
+        }
+        let (core, clock) = (self.clone(), Arc::clone(&surroundings.clock));
+        let (settings, name) = (config.federation.clone(), config.server.name.clone());
+        // Certificates are read from files.
+        let open = move || {
+            Federation::new(&settings, name, core.signer, core.store, core.rooms, clock)
+        };
+        let federation = tokio::task::spawn_blocking(open)
+            .await
+            .map_err(|_| OpenError::Interrupted)??;
+        Ok(Some(federation))
     }
 
     /// What endpoints and operators' commands work with.

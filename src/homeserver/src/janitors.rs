@@ -3,9 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use myelin_client_api::AppState;
+use myelin_federation::Federation;
 use myelin_runtime::Tasks;
 
 const EVERY: Duration = Duration::from_mins(1);
+const KEYS_EVERY: Duration = Duration::from_hours(6);
 
 /// Starts all janitors.
 pub(crate) fn start(state: &AppState, tasks: &Tasks) {
@@ -22,5 +24,14 @@ pub(crate) fn start(state: &AppState, tasks: &Tasks) {
     tasks.periodic("rate limits' janitor", EVERY, move || {
         limiter.forget_quiet();
         async { Ok::<_, String>(()) }
+    });
+}
+
+/// Starts the janitor of what is known of other servers.
+pub(crate) fn start_federation(federation: &Federation, tasks: &Tasks) {
+    let federation = federation.clone();
+    tasks.periodic("federation's janitor", KEYS_EVERY, move || {
+        let federation = federation.clone();
+        async move { federation.tidy().await }
     });
 }

@@ -25,6 +25,17 @@ section! {
     }
 }
 
+impl Default for Federation {
+    /// Nothing to do with other servers, or nobody but the public ones.
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            ca_certificates: Vec::new(),
+            allow_private_addresses: Vec::new(),
+        }
+    }
+}
+
 impl Section for Federation {
     const DOC: SectionDoc = Self::SECTION;
 

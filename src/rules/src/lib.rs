@@ -1,7 +1,8 @@
 //! The rules of Matrix, for every room version: what an event looks like, who signed it, who may send it, who may
 //! see it, whom it notifies.
 //!
-//! Is: canonical JSON, events, hashes, signatures, redaction, authorisation, history visibility, push rules.
+//! Is: canonical JSON, events, hashes, signatures, redaction, authorisation, history visibility, state resolution,
+//! push rules.
 //! Is not: anything that waits or remembers. No async, no store, no HTTP; data in, decisions out.
 
 pub mod auth;
@@ -11,6 +12,7 @@ pub mod hash;
 pub mod limits;
 pub mod push;
 pub mod redact;
+pub mod resolve;
 pub mod sign;
 pub mod version;
 pub mod visibility;

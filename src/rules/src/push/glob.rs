@@ -7,7 +7,7 @@
 pub(super) const MAX_PATTERN: usize = 512;
 
 /// Whether the whole of `text` matches `pattern`.
-pub(super) fn matches_whole(pattern: &str, text: &str) -> bool {
+pub fn matches_whole(pattern: &str, text: &str) -> bool {
     if has_wildcards(pattern) {
         return search(pattern, text, false);
     }

@@ -11,6 +11,7 @@ mod glob;
 mod rule;
 
 pub use change::{NewRule, Placement, RuleError};
+pub use glob::matches_whole as glob_matches;
 pub use rule::{Action, Condition, Kind, Rule, Ruleset};
 
 use serde_json::Value;

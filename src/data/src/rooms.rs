@@ -50,6 +50,12 @@ table! {
 }
 
 table! {
+    /// What is missing in front of a segment of a room's timeline; no row where nothing is. Floor: filling the gap, the
+    /// room's purge.
+    Gaps = "gaps", Scan, (RoomNum, u32) => Gap
+}
+
+table! {
     /// Nodes of the room's state trees, shared by all states of all time. Floor: the room's purge; unreachable ones are
     /// collected room by room.
     StateNodes = "state_nodes", Blob, (RoomNum, [u8; 16]) => Bytes
@@ -197,6 +203,14 @@ impl Key for Place {
     }
 }
 
+/// A gap in front of a segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The events that those at the front of the segment refer to and that are not known.
+    pub missing: Vec<String>,
+}
+postcard_value!(Gap, 1);
+
 /// An event's number, as a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventNumber(pub EventNum);
@@ -247,6 +261,9 @@ pub struct EventHeader {
     pub redacted_by: Option<EventNum>,
     /// The transaction that sent it from here.
     pub transaction: Option<SentBy>,
+    /// The room's current state once it was appended, where that is not the state after it: other branches of the room's
+    /// history count as well.
+    pub current: Option<[u8; 16]>,
 }
 
 /// Which request of which device sent an event.
@@ -267,6 +284,11 @@ impl EventHeader {
     /// The root of the state after the event.
     pub fn after(&self) -> Root {
         root(self.state_after)
+    }
+
+    /// The root of the room's current state once the event had been appended.
+    pub fn current(&self) -> Root {
+        root(self.current.unwrap_or(self.state_after))
     }
 }
 

@@ -260,6 +260,23 @@ impl Rooms {
         Ok(number.map(|number| number.0))
     }
 
+    /// Events of this room by id, whatever became of them, in the order asked for.
+    pub(crate) fn events_by_id(
+        &self,
+        view: &View,
+        room: RoomNum,
+        ids: &[String],
+    ) -> Result<Vec<Option<Arc<Event>>>, StoreError> {
+        let keys: Vec<(RoomNum, String)> = ids.iter().map(|id| (room, id.clone())).collect();
+        let numbers = view.multi_get::<EventIds>(&keys)?;
+        let present: Vec<EventNum> = numbers.iter().flatten().map(|number| number.0).collect();
+        let mut events = self.events(view, room, &present)?.into_iter();
+        Ok(numbers
+            .into_iter()
+            .map(|number| number.and_then(|_| events.next().flatten()))
+            .collect())
+    }
+
     /// The nodes of the room's state trees, for the functions of `myelin_state`.
     pub fn nodes<'a>(&'a self, view: &'a View, room: RoomNum) -> TreeNodes<'a> {
         TreeNodes {

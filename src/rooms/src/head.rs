@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use myelin_data::rooms::{Head, Place};
 use myelin_rules::{
-    EventRef, Membership, Pdu, PowerLevels, RoomVersion,
+    EventRef, Membership, Pdu, PowerLevels,
     auth::{Create, JoinRule},
-    version::EventIdFormat,
+    event::MAX_PREV_EVENTS,
     visibility::HistoryVisibility,
 };
 use myelin_state::Root;
@@ -40,24 +40,24 @@ pub(crate) const SHOWN_TO_INVITED: [&str; 7] = [
     "m.room.encryption",
 ];
 
+/// The events of [`KEPT`], in its order.
+pub(crate) type Kept = [Option<Arc<Event>>; KEPT.len()];
+
 /// The current state of a room, or of a room that is about to be made, which has nothing yet.
 #[derive(Clone, Debug)]
 pub(crate) struct RoomState {
-    /// The room's version.
-    pub(crate) version: RoomVersion,
     /// Where the next event attaches; none before the create event.
     pub(crate) head: Option<Head>,
-    kept: [Option<Arc<Event>>; KEPT.len()],
-    /// The forward extremities as events, in versions whose references carry hashes.
-    tips: Vec<Pdu>,
+    kept: Kept,
+    /// The forward extremities as events, in the order in which they came.
+    tips: Vec<Arc<Event>>,
     levels: Option<PowerLevels>,
 }
 
 impl RoomState {
     /// The state of a room without events.
-    pub(crate) fn empty(version: RoomVersion) -> Self {
+    pub(crate) fn empty() -> Self {
         Self {
-            version,
             head: None,
             kept: Default::default(),
             tips: Vec::new(),
@@ -66,14 +66,8 @@ impl RoomState {
     }
 
     /// The state at a stored head. `kept` are the events of [`KEPT`], in its order; `tips` the extremities' events.
-    pub(crate) fn at(
-        version: RoomVersion,
-        head: Head,
-        kept: [Option<Arc<Event>>; KEPT.len()],
-        tips: Vec<Pdu>,
-    ) -> Self {
+    pub(crate) fn at(head: Head, kept: Kept, tips: Vec<Arc<Event>>) -> Self {
         let mut state = Self {
-            version,
             head: Some(head),
             kept,
             tips,
@@ -105,16 +99,23 @@ impl RoomState {
         )
     }
 
-    /// What the next event's `prev_events` are.
-    pub(crate) fn prev_events(&self) -> Vec<EventRef> {
-        if !self.tips.is_empty() {
-            return self.tips.iter().map(EventRef::from).collect();
+    /// The place of the next event if there is a gap before it.
+    pub(crate) fn next_segment(&self) -> Place {
+        Place {
+            segment: self.head.as_ref().map_or(0, |head| head.last.segment) + 1,
+            index: 0,
         }
-        self.head
-            .iter()
-            .flat_map(|head| &head.extremities)
-            .map(|(_, event_id)| EventRef::id(event_id.clone()))
-            .collect()
+    }
+
+    /// What the next event's `prev_events` are: the forward extremities, of too many the newest.
+    pub(crate) fn prev_events(&self) -> Vec<EventRef> {
+        let newest = self.tips.iter().rev().take(MAX_PREV_EVENTS);
+        newest.map(|event| EventRef::from(&event.pdu)).collect()
+    }
+
+    /// The forward extremities.
+    pub(crate) fn tips(&self) -> &[Arc<Event>] {
+        &self.tips
     }
 
     /// The depth of the next event.
@@ -124,11 +125,6 @@ impl RoomState {
                 .unwrap_or(i64::MAX)
                 .saturating_add(1)
         })
-    }
-
-    /// Whether references to events carry their hashes, so that the extremities are needed as events.
-    pub(crate) fn needs_tips(version: RoomVersion) -> bool {
-        version.rules().event_id == EventIdFormat::Opaque
     }
 
     /// Whether events of this type with an empty state key are kept.
@@ -184,19 +180,35 @@ impl RoomState {
         )
     }
 
-    /// Takes in an event that was appended at the head: what is kept, and the extremities' events. The head itself is
-    /// the pipeline's.
+    /// Takes in an event that was appended at the head: what is kept, and the extremities. The head itself is the
+    /// pipeline's.
     pub(crate) fn advance(&mut self, event: &Arc<Event>) {
-        if Self::needs_tips(self.version) {
-            self.tips = vec![event.pdu.clone()];
-        }
+        let cited = |tip: &str| event.pdu.prev_events().any(|prev| prev == tip);
+        self.extend(event, cited);
         if event.pdu.state_key() == Some("") {
             self.set_kept(event);
         }
     }
 
+    /// Makes an event a forward extremity, in the place of those that it has in its past.
+    pub(crate) fn extend(&mut self, event: &Arc<Event>, is_past: impl Fn(&str) -> bool) {
+        self.tips.retain(|tip| !is_past(tip.pdu.event_id()));
+        self.tips.push(Arc::clone(event));
+    }
+
+    /// Replaces what is kept, after the current state became another one than that after the last event.
+    pub(crate) fn set_all_kept(&mut self, kept: Kept) {
+        self.kept = kept;
+        self.derive_levels();
+    }
+
     /// Replaces an event that was pruned.
     pub(crate) fn pruned(&mut self, event: &Arc<Event>) {
+        for tip in &mut self.tips {
+            if tip.num == event.num {
+                *tip = Arc::clone(event);
+            }
+        }
         let is_current = |num: EventNum| self.kept.iter().flatten().any(|kept| kept.num == num);
         if is_current(event.num) {
             self.set_kept(event);

@@ -2,7 +2,8 @@
 
 use myelin_data::rooms::{Membership as Stored, RoomMembers};
 use myelin_rules::{Membership, auth::JoinRule};
-use myelin_store::{Scan, StoreError};
+use myelin_store::{Scan, StoreError, View};
+use myelin_types::RoomNum;
 use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId};
 use serde_json::Value;
 
@@ -67,6 +68,22 @@ impl Rooms {
         .await
     }
 
+    /// Whether a user of this server is joined to a room. Of very many members only some are looked at; the server is then
+    /// taken to be in the room.
+    pub(crate) fn is_resident(&self, view: &View, room: RoomNum) -> Result<bool, StoreError> {
+        let mut looked_at = 0;
+        let joined = Scan::prefix(&(room, Stored::Join)).limit(MOST_CANDIDATES);
+        for row in view.scan::<RoomMembers>(joined) {
+            let ((_, _, num), _) = row?;
+            let user = self.0.interner.user_id(view, num)?;
+            if self.is_local(&user) {
+                return Ok(true);
+            }
+            looked_at += 1;
+        }
+        Ok(looked_at == MOST_CANDIDATES)
+    }
+
     /// The guard of a room, if this server knows it.
     pub(crate) async fn lock_known(&self, room_id: &RoomId) -> Result<RoomGuard, LockError> {
         match self.find_now(room_id).await? {
@@ -122,7 +139,7 @@ impl RoomGuard {
         if matches!(
             membership_of(member.as_ref()),
             Membership::Join | Membership::Invite
-        ) || !self.is_member_of_allowed(user).await?
+        ) || self.is_member_of_allowed(user).await? != Some(true)
         {
             return Ok(None);
         }
@@ -130,10 +147,13 @@ impl RoomGuard {
     }
 
     /// Whether a user is joined to one of the rooms that the join rules allow. Only rooms that this server is in can
-    /// be looked at.
-    async fn is_member_of_allowed(&self, user: &UserId) -> Result<bool, Failure> {
+    /// be looked at; none if there are such rooms and it is in none of them.
+    pub(crate) async fn is_member_of_allowed(
+        &self,
+        user: &UserId,
+    ) -> Result<Option<bool>, Failure> {
         let Some(join_rules) = self.state().kept_event("m.room.join_rules").cloned() else {
-            return Ok(false);
+            return Ok(Some(false));
         };
         let (rooms, user) = (self.rooms.clone(), user.to_owned());
         let answer = self
@@ -142,6 +162,7 @@ impl RoomGuard {
             .store
             .read(move |view| {
                 let allow = join_rules.pdu.content().get("allow");
+                let (mut named, mut looked_at) = (0, 0);
                 for condition in allow.and_then(Value::as_array).into_iter().flatten() {
                     let field = |key| condition.get(key).and_then(Value::as_str);
                     let (Some("m.room_membership"), Some(room_id)) =
@@ -152,13 +173,16 @@ impl RoomGuard {
                     let Ok(room_id) = <&RoomId>::try_from(room_id) else {
                         continue;
                     };
-                    if let Some(room) = rooms.0.interner.find_room(view, room_id)?
-                        && rooms.joined_user(view, room, &user)?.is_some()
-                    {
-                        return Ok(true);
+                    named += 1;
+                    let Some(room) = rooms.0.interner.find_room(view, room_id)? else {
+                        continue;
+                    };
+                    if rooms.joined_user(view, room, &user)?.is_some() {
+                        return Ok(Some(true));
                     }
+                    looked_at += usize::from(rooms.is_resident(view, room)?);
                 }
-                Ok::<_, StoreError>(false)
+                Ok::<_, StoreError>((named == 0 || looked_at > 0).then_some(false))
             })
             .await?;
         Ok(answer)
@@ -166,7 +190,7 @@ impl RoomGuard {
 
     /// A local member who may invite. Those with a level of their own are tried first: they are few, and most likely to
     /// have the power.
-    async fn inviter(&self) -> Result<Option<OwnedUserId>, Failure> {
+    pub(crate) async fn inviter(&self) -> Result<Option<OwnedUserId>, Failure> {
         let Some(levels) = self.state().levels().cloned() else {
             return Ok(None);
         };

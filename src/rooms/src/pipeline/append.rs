@@ -1,10 +1,10 @@
 //! Appending an event of our own: selecting its auth events, building and signing it, authorising it against the
 //! current state, and everything that becomes true with it.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use myelin_data::rooms::{
-    EventHeader, EventIds, EventNumber, EventStatus, Events, Head, Membership as Stored,
+    EventHeader, EventIds, EventNumber, EventStatus, Events, Head, Membership as Stored, Place,
     RoomMembers, SentBy, StateNodes, StrippedStates, Timeline, TimelineEntry, UserRoom, UserRooms,
 };
 use myelin_data::{Present, RawJson, rooms::Bytes, topic::Changed};
@@ -12,6 +12,7 @@ use myelin_rules::{
     BuildError, EventBuilder, EventRef, Membership, ParseError, Pdu, Rules,
     auth::{self, AuthEvents},
 };
+use myelin_state::{Root, Updated};
 use myelin_store::StoreError;
 use myelin_types::{EventNum, Pos, UserNum};
 use ruma::{OwnedUserId, UserId};
@@ -22,7 +23,7 @@ use super::{guard::RoomGuard, traits};
 use crate::{
     AppendError, Failure, JsonObject,
     event::{Event, tree_error},
-    head::SHOWN_TO_INVITED,
+    head::{Kept, SHOWN_TO_INVITED},
 };
 
 /// An event that is to be sent.
@@ -71,15 +72,43 @@ impl From<BuildError> for AppendError {
 }
 
 /// The users whose rows an event needs, by number.
-struct Numbered {
-    sender: UserNum,
+pub(super) struct Numbered {
+    pub(super) sender: UserNum,
     /// The user whose membership it is.
     target: Option<(OwnedUserId, UserNum)>,
 }
 
+/// How the head moves on with an event.
+pub(super) enum Advance {
+    /// The event follows upon the whole head.
+    ByEvent,
+    /// The event stands beside others.
+    Merge {
+        /// The ids of what it has in its past, as far as extremities may be among it.
+        past: HashSet<String>,
+        /// What is kept of the state that comes out.
+        kept: Kept,
+    },
+}
+
 impl RoomGuard {
     /// Builds an event, and appends it if the room's rules allow it.
-    pub(crate) async fn append(&mut self, draft: Draft) -> Result<Arc<Event>, AppendError> {
+    pub(crate) async fn append(&mut self, mut draft: Draft) -> Result<Arc<Event>, AppendError> {
+        let sent_by = draft.sent_by.take();
+        let (pdu, auth) = self.build(draft).await?;
+        self.append_built(pdu, auth, sent_by).await
+    }
+
+    /// Builds an event that the room's rules allow now, and does not append it. It bears our signature, which is not to
+    /// leave the server if the sender is of another one.
+    pub(crate) async fn draw_up(&self, draft: Draft) -> Result<Pdu, AppendError> {
+        let (pdu, auth) = self.build(draft).await?;
+        self.check_current(&pdu, auth)?;
+        Ok(pdu)
+    }
+
+    /// Builds an event that attaches to the current head. Answers it with its auth events.
+    async fn build(&self, draft: Draft) -> Result<(Pdu, Vec<Pdu>), AppendError> {
         let rules: &Rules = self.handle().version.rules();
         let keys = auth::auth_types(
             rules.version,
@@ -114,8 +143,21 @@ impl RoomGuard {
             origin_server_ts: self.rooms.0.clock.now(),
         };
         let pdu = builder.sign(rules.version, &self.rooms.0.signer)?;
-        let auth = auth.into_iter().map(|event| event.pdu.clone());
-        self.append_built(pdu, auth, draft.sent_by).await
+        Ok((pdu, auth.iter().map(|event| event.pdu.clone()).collect()))
+    }
+
+    /// The authorisation rules by the auth events that the current state gives.
+    fn check_current(
+        &self,
+        pdu: &Pdu,
+        auth: impl IntoIterator<Item = Pdu>,
+    ) -> Result<(), AppendError> {
+        let mut state: AuthEvents = auth.into_iter().collect();
+        // In version 12 the create event is no auth event, and yet part of what the rules look at.
+        if let Some(create) = self.state.create() {
+            state.insert(create.clone());
+        }
+        auth::check(pdu, &state).map_err(|error| AppendError::Forbidden(error.to_string()))
     }
 
     /// Appends an event of ours that attaches to the current head. `auth` are its auth events.
@@ -125,12 +167,7 @@ impl RoomGuard {
         auth: impl IntoIterator<Item = Pdu>,
         sent_by: Option<SentBy>,
     ) -> Result<Arc<Event>, AppendError> {
-        let mut state: AuthEvents = auth.into_iter().collect();
-        // In version 12 the create event is no auth event, and yet part of what the rules look at.
-        if let Some(create) = self.state.create() {
-            state.insert(create.clone());
-        }
-        auth::check(&pdu, &state).map_err(|error| AppendError::Forbidden(error.to_string()))?;
+        self.check_current(&pdu, auth)?;
 
         let numbered = self.number(&pdu).await?;
         let num = self.rooms.0.interner.next_events(1).await?;
@@ -146,32 +183,41 @@ impl RoomGuard {
             replaces: None,
             redacted_by: None,
             transaction: sent_by,
+            current: None,
         };
         let event = match pdu.state_key() {
             None => Arc::new(self.event(num, header, pdu)),
             Some(state_key) => {
-                let (updated, replaced) = self.update(&pdu, state_key, num).await?;
+                let (updated, replaced) = self.update(root, &pdu, state_key, num).await?;
                 header.state_before = Some(root.0.0);
                 header.state_after = updated.root.0.0;
                 header.replaces = replaced.as_ref().map(|event| event.num);
                 let event = Arc::new(self.event(num, header, pdu));
-                for (hash, bytes) in &updated.new_nodes {
-                    self.batch
-                        .put::<StateNodes>(&(event.room, hash.0), &Bytes(bytes.clone()));
-                }
-                self.layers.newest().add(&updated, &event)?;
+                self.put_nodes(&updated)?;
+                self.layers.newest().replace(&event);
                 if let Some((user_id, user)) = &numbered.target {
-                    self.set_membership(&event, replaced.as_ref(), user_id, *user)
+                    self.set_membership(&event, place, replaced.as_ref(), user_id, *user)
                         .await?;
                 }
                 event
             }
         };
-        self.write(&event, place);
+        self.write(&event, place, Advance::ByEvent);
         Ok(event)
     }
 
-    fn event(&self, num: EventNum, header: EventHeader, pdu: Pdu) -> Event {
+    /// Writes the nodes of a new state.
+    pub(super) fn put_nodes(&mut self, updated: &Updated) -> Result<(), Failure> {
+        let room = self.num();
+        for (hash, bytes) in &updated.new_nodes {
+            self.batch
+                .put::<StateNodes>(&(room, hash.0), &Bytes(bytes.clone()));
+        }
+        self.layers.newest().add(updated)?;
+        Ok(())
+    }
+
+    pub(super) fn event(&self, num: EventNum, header: EventHeader, pdu: Pdu) -> Event {
         Event {
             room: self.num(),
             num,
@@ -181,7 +227,7 @@ impl RoomGuard {
         }
     }
 
-    async fn number(&self, pdu: &Pdu) -> Result<Numbered, AppendError> {
+    pub(super) async fn number(&self, pdu: &Pdu) -> Result<Numbered, AppendError> {
         let mut ids = vec![user_id(pdu.sender())?];
         let state_key = pdu
             .state_key()
@@ -196,17 +242,18 @@ impl RoomGuard {
         })
     }
 
-    /// The state with an event in it, and the event that it replaces there.
-    async fn update(
+    /// A state with an event in it, and the event that it replaces there.
+    pub(super) async fn update(
         &self,
+        root: Root,
         pdu: &Pdu,
         state_key: &str,
         num: EventNum,
-    ) -> Result<(myelin_state::Updated, Option<Arc<Event>>), Failure> {
+    ) -> Result<(Updated, Option<Arc<Event>>), Failure> {
         let pair = (pdu.event_type().to_owned(), state_key.to_owned());
         let key = self.rooms.0.interner.state_keys(&[pair]).await?[0];
         let (rooms, layers) = (self.rooms.clone(), self.layers.clone());
-        let (room, root) = (self.num(), self.state.root());
+        let room = self.num();
         let answer = self
             .rooms
             .0
@@ -226,7 +273,7 @@ impl RoomGuard {
     }
 
     /// The rows of the event itself, and the head that comes with it.
-    fn write(&mut self, event: &Arc<Event>, place: myelin_data::rooms::Place) {
+    pub(super) fn write(&mut self, event: &Arc<Event>, place: Place, advance: Advance) {
         let traits = traits::of(&event.pdu);
         let before = self.state.head.take();
         let notifying =
@@ -250,26 +297,41 @@ impl RoomGuard {
         // The sequence counts batches, so only the first event of a batch moves it on.
         let sequence =
             before.as_ref().map_or(0, |head| head.sequence) + u64::from(self.appended.is_empty());
+        match advance {
+            Advance::ByEvent => self.state.advance(event),
+            Advance::Merge { past, kept } => {
+                self.state.extend(event, |id| past.contains(id));
+                self.state.set_all_kept(kept);
+            }
+        }
+        let tips = self.state.tips();
+        let depth = tips.iter().map(|tip| tip.pdu.depth()).max();
+        let extremities = tips
+            .iter()
+            .map(|tip| (tip.num, tip.header.event_id.clone()));
+        let extremities = extremities.collect();
         self.state.head = Some(Head {
             sequence,
-            extremities: vec![(event.num, event.header.event_id.clone())],
-            depth: u64::try_from(event.pdu.depth()).unwrap_or(0),
-            state: event.header.state_after,
+            extremities,
+            depth: depth
+                .and_then(|depth| u64::try_from(depth).ok())
+                .unwrap_or(0),
+            state: event.header.current().0.0,
             last: place,
             notifying,
             joined: before.as_ref().map_or(0, |head| head.joined),
             invited: before.as_ref().map_or(0, |head| head.invited),
         });
-        self.state.advance(event);
         self.appended.push(Arc::clone(event));
     }
 }
 
 impl RoomGuard {
     /// The rows that follow from a membership event.
-    async fn set_membership(
+    pub(super) async fn set_membership(
         &mut self,
         event: &Arc<Event>,
+        place: Place,
         replaced: Option<&Arc<Event>>,
         user_id: &UserId,
         user: UserNum,
@@ -299,7 +361,7 @@ impl RoomGuard {
                 pos: entered,
                 membership: stored(after),
                 event: event.num,
-                place: event.header.place.unwrap_or_default(),
+                place,
                 forgotten: false,
             },
         );
@@ -379,7 +441,12 @@ fn is_pending(membership: Membership) -> bool {
     matches!(membership, Membership::Invite | Membership::Knock)
 }
 
-fn count(total: &mut u64, which: Membership, before: Option<Membership>, after: Membership) {
+pub(super) fn count(
+    total: &mut u64,
+    which: Membership,
+    before: Option<Membership>,
+    after: Membership,
+) {
     if before == Some(which) {
         *total = total.saturating_sub(1);
     }
@@ -388,7 +455,7 @@ fn count(total: &mut u64, which: Membership, before: Option<Membership>, after: 
     }
 }
 
-fn stored(membership: Membership) -> Stored {
+pub(super) fn stored(membership: Membership) -> Stored {
     match membership {
         Membership::Leave => Stored::Leave,
         Membership::Join => Stored::Join,
@@ -398,6 +465,6 @@ fn stored(membership: Membership) -> Stored {
     }
 }
 
-fn user_id(id: &str) -> Result<OwnedUserId, AppendError> {
+pub(super) fn user_id(id: &str) -> Result<OwnedUserId, AppendError> {
     UserId::parse(id).map_err(|_| AppendError::Malformed(format!("{id:?} is no user id")))
 }

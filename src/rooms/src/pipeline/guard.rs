@@ -1,8 +1,11 @@
 //! The right to write to a room, and a batch on its way to the disk.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use myelin_data::{
@@ -23,7 +26,7 @@ use super::{
 use crate::{
     Failure, RoomHandle, Rooms,
     event::Event,
-    head::{KEPT, RoomState},
+    head::{KEPT, Kept, RoomState},
 };
 
 /// The right to write to a room. Holds one batch in the making and the state of the room as of that batch.
@@ -41,6 +44,8 @@ pub(crate) struct RoomGuard {
     pruned: Vec<Arc<Event>>,
     /// Who is not in the room any more.
     pub(super) gone: Vec<UserNum>,
+    /// Events of other servers in this batch, by id.
+    pub(super) admitted: Arc<HashMap<String, Arc<Event>>>,
 }
 
 /// A batch in the committer's queue.
@@ -86,12 +91,13 @@ impl Rooms {
             rooms: self.clone(),
             lock,
             expected: None,
-            state: RoomState::empty(handle.version),
+            state: RoomState::empty(),
             layers: Layers(layers),
             batch: Batch::new(),
             appended: Vec::new(),
             pruned: Vec::new(),
             gone: Vec::new(),
+            admitted: Arc::default(),
             slot,
         }
     }
@@ -116,28 +122,37 @@ pub(crate) fn stored_state(
     let head = view
         .get::<Heads>(&handle.num)?
         .ok_or(StoreError::Missing(Heads::NAME))?;
+    let kept = kept_events(rooms, view, handle.num, &Layers::default(), head.root())?;
+    let nums: Vec<_> = head.extremities.iter().map(|(num, _)| *num).collect();
+    let tips = rooms
+        .events(view, handle.num, &nums)?
+        .into_iter()
+        .map(|event| event.ok_or(StoreError::Missing("events")))
+        .collect::<Result<_, _>>()?;
+    Ok(RoomState::at(head, kept, tips))
+}
+
+/// The events of [`KEPT`] in a state.
+pub(super) fn kept_events(
+    rooms: &Rooms,
+    view: &View,
+    room: RoomNum,
+    layers: &Layers,
+    state: Root,
+) -> Result<Kept, StoreError> {
     let keys = KEPT.map(|event_type| (event_type, ""));
     let nums = rooms.0.interner.find_state_keys(view, &keys)?;
-    let layers = Layers::default();
     let present: Vec<_> = nums.iter().flatten().copied().collect();
     let mut events = layers
-        .state(rooms, view, handle.num, head.root(), &present)?
+        .state(rooms, view, room, state, &present)?
         .into_iter();
-    let mut kept: [Option<Arc<Event>>; KEPT.len()] = Default::default();
+    let mut kept = Kept::default();
     for (slot, num) in kept.iter_mut().zip(nums) {
         if num.is_some() {
             *slot = events.next().flatten();
         }
     }
-    let mut tips = Vec::new();
-    if RoomState::needs_tips(handle.version) {
-        let nums: Vec<_> = head.extremities.iter().map(|(num, _)| *num).collect();
-        for event in rooms.events(view, handle.num, &nums)? {
-            let event = event.ok_or(StoreError::Missing("events"))?;
-            tips.push(event.pdu.clone());
-        }
-    }
-    Ok(RoomState::at(handle.version, head, kept, tips))
+    Ok(kept)
 }
 
 impl RoomGuard {
@@ -233,7 +248,34 @@ impl RoomGuard {
             self.layers.newest().replace(&event);
             self.state.pruned(&event);
         }
+        let id = &event.header.event_id;
+        if self.admitted.contains_key(id) {
+            Arc::make_mut(&mut self.admitted).insert(id.clone(), Arc::clone(&event));
+        }
         self.pruned.push(event);
+    }
+
+    /// Whether the batch has events of other servers.
+    pub(crate) fn has_admitted(&self) -> bool {
+        !self.admitted.is_empty()
+    }
+
+    /// Waits until everything that this guard builds on is durable, so that every newer view has it.
+    pub(crate) async fn settle(&self) -> Result<(), Failure> {
+        let num = self.num();
+        let stored = self
+            .rooms
+            .0
+            .store
+            .read(move |view| view.get::<Heads>(&num))
+            .await?;
+        if stored != self.expected {
+            // Batches become durable in the order in which they were queued.
+            let mut after = Batch::new();
+            after.expect::<Heads>(&num, self.expected.as_ref());
+            self.rooms.0.store.commit(after).await?;
+        }
+        Ok(())
     }
 
     /// Queues the batch and lets the room go to the next writer.

@@ -24,13 +24,12 @@ impl Layer {
     }
 
     /// Adds what a change of state wrote.
-    pub(crate) fn add(&mut self, updated: &Updated, event: &Arc<Event>) -> Result<(), StoreError> {
+    pub(crate) fn add(&mut self, updated: &Updated) -> Result<(), StoreError> {
         for (hash, bytes) in &updated.new_nodes {
             let node =
                 Node::found::<StoreError>(*hash, Some(bytes.as_slice())).map_err(tree_error)?;
             self.nodes.insert(*hash, node);
         }
-        self.replace(event);
         Ok(())
     }
 

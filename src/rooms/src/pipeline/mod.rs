@@ -11,12 +11,15 @@
 //! Every batch expects the head that it was built on. When one fails, those built on it fail too, and the head is read
 //! from the store again.
 
+mod admit;
 mod append;
+mod ground;
 mod guard;
 mod layer;
 mod slots;
 mod traits;
 
+pub(crate) use admit::{Admission, Spot};
 pub(crate) use append::Draft;
 pub(crate) use guard::{Queued, RoomGuard};
 pub(crate) use slots::Slots;

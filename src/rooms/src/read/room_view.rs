@@ -211,9 +211,9 @@ impl<'a> RoomView<'a> {
         }
     }
 
-    /// The room's state after an event of the timeline.
+    /// The room's state after an event of the timeline, with what other branches of its history say.
     fn state_after(&self, event: EventNum) -> Result<Root, StoreError> {
-        Ok(self.event(event)?.header.after())
+        Ok(self.event(event)?.header.current())
     }
 
     /// One entry of a state.

@@ -1,14 +1,23 @@
 //! Users of other servers who join through this one: `make_join` and `send_join`.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use myelin_rules::RoomVersion;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
-use serde_json::value::RawValue;
+use myelin_data::rooms::{EventStatus, Membership as Stored};
+use myelin_rules::{Membership, Pdu, RoomVersion, auth::JoinRule};
+use myelin_store::{StoreError, View};
+use myelin_types::{EventNum, RoomNum};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
+use serde_json::{Value, value::RawValue};
 use thiserror::Error;
 
-use super::Fetch;
-use crate::{Event, Failure, JsonObject, Rooms};
+use super::{Fetch, check, gather::is_settled, judge::Unjudged};
+use crate::{
+    AppendError, Event, Failure, JsonObject, RoomHandle, Rooms,
+    head::membership_of,
+    membership::{MEMBER, content},
+    pipeline::{Admission, Draft, RoomGuard, Spot},
+    read::RoomView,
+};
 
 /// A request for the template of a join.
 #[derive(Clone, Debug)]
@@ -111,17 +120,308 @@ pub enum AcceptJoinError {
 impl Rooms {
     /// The template of a join (`GET /_matrix/federation/v1/make_join/{roomId}/{userId}`).
     pub async fn make_join(&self, request: MakeJoin) -> Result<JoinTemplate, MakeJoinError> {
-        let _ = request;
-        todo!()
+        let handle = self.resident_room(&request.room_id).await?;
+        let handle = handle.ok_or(MakeJoinError::RoomNotFound)?;
+        if request.user.server_name() != request.origin {
+            let text = "the user is none of the server that asks".to_owned();
+            return Err(MakeJoinError::Forbidden(text));
+        }
+        if self.is_denied(&handle, &request.origin).await? {
+            let text = "the server is denied by the room's access control list".to_owned();
+            return Err(MakeJoinError::Forbidden(text));
+        }
+        let version = handle.version;
+        if !request.versions.iter().any(|name| name == version.as_str()) {
+            return Err(MakeJoinError::IncompatibleVersion(version));
+        }
+        let guard = self.lock(&handle).await?;
+        let mut content = content(Stored::Join, None, None);
+        if let Some(authoriser) = guard.vouching(&request.user).await? {
+            let key = "join_authorised_via_users_server".to_owned();
+            content.insert(key, authoriser.as_str().into());
+        }
+        let draft = Draft::state(&request.user, MEMBER, request.user.as_str(), content);
+        let pdu = guard.draw_up(draft).await.map_err(|error| match error {
+            AppendError::Failure(failure) => MakeJoinError::Failure(failure),
+            refused => MakeJoinError::Forbidden(refused.to_string()),
+        })?;
+        let mut event: JsonObject = serde_json::from_str(pdu.json()).unwrap_or_default();
+        // What only the joining server can add: it chooses an id where ids are chosen, and hashes and signs.
+        for key in ["event_id", "hashes", "signatures"] {
+            event.remove(key);
+        }
+        event.insert("origin".to_owned(), self.0.server_name.as_str().into());
+        Ok(JoinTemplate {
+            room_version: version,
+            event,
+        })
     }
 
-    /// Takes a join into its room (`PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}`).
+    /// Takes a join into its room (`PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}`). Sent again, it is answered
+    /// in the same way.
     pub async fn accept_join(
         &self,
         fetch: Arc<dyn Fetch>,
         request: AcceptJoin,
     ) -> Result<AcceptedJoin, AcceptJoinError> {
-        let _ = (fetch, request);
-        todo!()
+        let rooms = self.clone();
+        self.run(async move { rooms.accept(&*fetch, request).await })
+            .await
+    }
+
+    async fn accept(
+        &self,
+        fetch: &dyn Fetch,
+        request: AcceptJoin,
+    ) -> Result<AcceptedJoin, AcceptJoinError> {
+        let handle = self.resident_room(&request.room_id).await?;
+        let handle = handle.ok_or(AcceptJoinError::RoomNotFound)?;
+        if self.is_denied(&handle, &request.origin).await? {
+            let text = "the server is denied by the room's access control list".to_owned();
+            return Err(AcceptJoinError::Forbidden(text));
+        }
+        let pdu = check::parse(&handle, &request.pdu)
+            .map_err(|error| AcceptJoinError::Malformed(error.to_string()))?;
+        check_join(&pdu, &request).map_err(|text| AcceptJoinError::Malformed(text.to_owned()))?;
+        // Our own signature is needed where one of our users vouches for the user. It does not leave the server before all
+        // else was found right.
+        let vouched = self.is_vouched(&pdu);
+        let pdu = if vouched {
+            pdu.countersigned(&self.0.signer)
+        } else {
+            pdu
+        };
+        let whole = pdu.json().len();
+        let verified = self.verify(fetch, vec![pdu]).await?.pop();
+        let pdu = match verified {
+            Some(Ok(pdu)) if pdu.json().len() == whole => pdu,
+            Some(Ok(_)) => {
+                let text = "its content hash is wrong".to_owned();
+                return Err(AcceptJoinError::Malformed(text));
+            }
+            Some(Err(error)) => return Err(AcceptJoinError::Malformed(error.to_string())),
+            None => return Err(Failure::CutShort.into()),
+        };
+
+        let mut guard = self.lock(&handle).await?;
+        guard.settle().await?;
+        let known = guard.known(vec![pdu.event_id().to_owned()]).await?;
+        let event = match known.into_iter().flatten().next() {
+            Some(event) if is_settled(Some(&event)) => event,
+            known => {
+                if vouched && let Some(user) = pdu.state_key() {
+                    guard.check_vouching(user).await?;
+                }
+                let num = known.map(|event| event.num);
+                let event = guard.admit_join(pdu, num).await?;
+                guard.commit().durable().await?;
+                event
+            }
+        };
+        if event.header.status != EventStatus::Accepted {
+            let text = "the room does not let the user in".to_owned();
+            return Err(AcceptJoinError::Forbidden(text));
+        }
+        Ok(self.joined(handle, event).await?)
+    }
+
+    /// Whether a user of this server is named as the one who lets the sender in.
+    fn is_vouched(&self, pdu: &Pdu) -> bool {
+        let user = pdu.content().get("join_authorised_via_users_server");
+        let user = user
+            .and_then(Value::as_str)
+            .and_then(|user| UserId::parse(user).ok());
+        pdu.version().rules().restricted && user.is_some_and(|user| self.is_local(&user))
+    }
+
+    /// The answer to a join that was taken in.
+    async fn joined(&self, handle: RoomHandle, event: Arc<Event>) -> Result<AcceptedJoin, Failure> {
+        let (rooms, view) = (self.clone(), self.0.store.view());
+        tokio::task::spawn_blocking(move || {
+            let room = RoomView::open(&rooms, &view, handle.num)?;
+            let entries = room.state_entries(event.header.before())?;
+            let nums: Vec<EventNum> = entries.into_iter().map(|(_, num)| num).collect();
+            let state = room.events(&nums)?;
+            let mut servers = BTreeSet::new();
+            for member in state
+                .iter()
+                .filter(|event| event.pdu.event_type() == MEMBER)
+            {
+                if Membership::of(&member.pdu) == Membership::Join
+                    && let Some(user) = member.pdu.state_key()
+                    && let Ok(user) = UserId::parse(user)
+                {
+                    servers.insert(user.server_name().to_owned());
+                }
+            }
+            let roots: Vec<Arc<Event>> = state.iter().chain([&event]).cloned().collect();
+            let auth_chain = rooms.auth_chain(&view, handle.num, &roots)?;
+            Ok::<_, StoreError>(AcceptedJoin {
+                room_version: handle.version,
+                event,
+                state,
+                auth_chain,
+                servers: servers.into_iter().collect(),
+            })
+        })
+        .await
+        .map_err(|_| Failure::CutShort)?
+        .map_err(Failure::from)
+    }
+
+    /// The auth chain of some events: without them, unless they are in it.
+    pub(super) fn auth_chain(
+        &self,
+        view: &View,
+        room: RoomNum,
+        events: &[Arc<Event>],
+    ) -> Result<Vec<Arc<Event>>, StoreError> {
+        let mut seen: BTreeSet<String> = BTreeSet::new();
+        let mut chain = Vec::new();
+        let mut left: Vec<Arc<Event>> = events.to_vec();
+        while !left.is_empty() {
+            let ids: Vec<String> = left
+                .iter()
+                .flat_map(|event| event.pdu.auth_events())
+                .filter(|id| !seen.contains(*id))
+                .map(str::to_owned)
+                .collect();
+            let ids: Vec<String> = ids
+                .into_iter()
+                .filter(|id| seen.insert(id.clone()))
+                .collect();
+            left = self
+                .events_by_id(view, room, &ids)?
+                .into_iter()
+                .flatten()
+                .collect();
+            chain.extend(left.iter().cloned());
+        }
+        Ok(chain)
+    }
+}
+
+/// What the specification asks of the event of `send_join`, apart from signatures.
+fn check_join(pdu: &Pdu, request: &AcceptJoin) -> Result<(), &'static str> {
+    let membership = pdu.content().get("membership").and_then(Value::as_str);
+    let sender = UserId::parse(pdu.sender()).map_err(|_| "its sender is no user")?;
+    let checks = [
+        (pdu.event_id() == request.event_id, "it has another id"),
+        (pdu.event_type() == MEMBER, "it is no membership event"),
+        (membership == Some("join"), "it is no join"),
+        (
+            pdu.state_key() == Some(pdu.sender()),
+            "it is for another user",
+        ),
+        (
+            sender.server_name() == request.origin,
+            "its sender is of another server",
+        ),
+    ];
+    match checks.into_iter().find(|(holds, _)| !holds) {
+        Some((_, text)) => Err(text),
+        None => Ok(()),
+    }
+}
+
+/// Why nobody here vouches for a user.
+enum NotVouched {
+    /// No room that would let him in can be looked at.
+    UnableToAuthorise,
+    /// Nobody here may invite.
+    UnableToGrant,
+    /// He is in none of the rooms that would let him in.
+    Forbidden,
+    Failure(Failure),
+}
+
+impl From<Failure> for NotVouched {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+const NOT_IN_ALLOWED: &str = "the user is in none of the rooms whose members may join";
+
+impl From<NotVouched> for MakeJoinError {
+    fn from(reason: NotVouched) -> Self {
+        match reason {
+            NotVouched::UnableToAuthorise => Self::UnableToAuthorise,
+            NotVouched::UnableToGrant => Self::UnableToGrant,
+            NotVouched::Forbidden => Self::Forbidden(NOT_IN_ALLOWED.to_owned()),
+            NotVouched::Failure(failure) => Self::Failure(failure),
+        }
+    }
+}
+
+impl From<NotVouched> for AcceptJoinError {
+    fn from(reason: NotVouched) -> Self {
+        match reason {
+            NotVouched::UnableToAuthorise => Self::UnableToAuthorise,
+            NotVouched::UnableToGrant => Self::UnableToGrant,
+            NotVouched::Forbidden => Self::Forbidden(NOT_IN_ALLOWED.to_owned()),
+            NotVouched::Failure(failure) => Self::Failure(failure),
+        }
+    }
+}
+
+impl RoomGuard {
+    /// The user of this server who lets a user in; none where that is not needed.
+    async fn vouching(&self, user: &UserId) -> Result<Option<OwnedUserId>, NotVouched> {
+        let restricted = matches!(
+            self.state().join_rule(),
+            JoinRule::Restricted | JoinRule::KnockRestricted
+        );
+        let member = membership_of(self.member(user).await?.as_ref());
+        if !restricted || matches!(member, Membership::Join | Membership::Invite) {
+            return Ok(None);
+        }
+        if member == Membership::Ban {
+            return Err(NotVouched::Forbidden);
+        }
+        match self.is_member_of_allowed(user).await? {
+            None => Err(NotVouched::UnableToAuthorise),
+            Some(false) => Err(NotVouched::Forbidden),
+            Some(true) => match self.inviter().await? {
+                Some(user) => Ok(Some(user)),
+                None => Err(NotVouched::UnableToGrant),
+            },
+        }
+    }
+
+    /// Whether our signature may stand under a user's join.
+    async fn check_vouching(&self, user: &str) -> Result<(), NotVouched> {
+        let user = UserId::parse(user).map_err(|_| NotVouched::Forbidden)?;
+        self.vouching(&user).await.map(drop)
+    }
+
+    /// Takes in a join, if it is accepted.
+    async fn admit_join(
+        &mut self,
+        pdu: Pdu,
+        num: Option<EventNum>,
+    ) -> Result<Arc<Event>, AcceptJoinError> {
+        let mut verdict = match self.judge(&pdu, None).await {
+            Ok(verdict) => verdict,
+            Err(Unjudged::Unconnected(reason)) => {
+                return Err(AcceptJoinError::Malformed(reason.to_owned()));
+            }
+            Err(Unjudged::Failure(failure)) => return Err(failure.into()),
+        };
+        if verdict.status != EventStatus::Accepted {
+            let reason = verdict.reason.take().unwrap_or_default();
+            return Err(AcceptJoinError::Forbidden(reason));
+        }
+        let admission = Admission {
+            pdu,
+            status: EventStatus::Accepted,
+            num,
+            before: verdict.before,
+            spot: Spot::End,
+        };
+        self.admit(admission).await.map_err(|error| match error {
+            AppendError::Failure(failure) => failure.into(),
+            refused => AcceptJoinError::Malformed(refused.to_string()),
+        })
     }
 }

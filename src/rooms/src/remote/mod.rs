@@ -1,14 +1,19 @@
-//! Events of other servers: checked, put into their room's history, and joins of users from elsewhere.
+//! Events of other servers: checked, put into their room's history; joins of users from elsewhere; what others may read.
 //!
 //! Everything goes through the room's one guard, as events of our own do. What has to be asked of other servers is asked
 //! before the guard is taken, through [`Fetch`]: the room is never locked while somebody else is waited for.
 
+mod acl;
+mod check;
 mod fetch;
+mod gather;
 mod join;
+mod judge;
+mod order;
 mod receive;
+mod serve;
 
 pub use fetch::{Fetch, FetchError, Fetching, MissingEvents, StateEvents, StateIds, WantedKey};
-pub use join::{
-    AcceptJoin, AcceptJoinError, AcceptedJoin, JoinTemplate, MakeJoin, MakeJoinError,
-};
+pub use join::{AcceptJoin, AcceptJoinError, AcceptedJoin, JoinTemplate, MakeJoin, MakeJoinError};
 pub use receive::{Outcome, ReceiveError, Received};
+pub use serve::{ServeError, StateBefore};

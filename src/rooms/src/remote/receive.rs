@@ -1,13 +1,25 @@
 //! Events that other servers send: the checks on receipt of a PDU.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use ruma::{OwnedEventId, OwnedServerName};
+use myelin_data::rooms::EventStatus;
+use myelin_rules::Pdu;
+use myelin_store::{StoreError, View};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
+use tracing::Instrument;
 
-use super::Fetch;
-use crate::{Failure, Rooms};
+use super::{
+    Fetch, check,
+    gather::{Gathered, is_settled},
+    judge::Unjudged,
+};
+use crate::{Failure, RoomHandle, Rooms};
 
 /// What became of one event of a transaction.
 #[derive(Clone, Debug)]
@@ -54,14 +66,239 @@ pub enum ReceiveError {
 
 impl Rooms {
     /// Takes in the PDUs of a transaction (`PUT /_matrix/federation/v1/send/{txnId}`), of as many rooms as they are of.
-    /// One answer for each, in their order. Complete, and durable, when it returns; completes even if nobody waits.
+    /// One answer for each, in their order. What was accepted is durable when it returns; it completes even if nobody
+    /// waits. Rooms do not wait for each other.
     pub async fn receive(
         &self,
         fetch: Arc<dyn Fetch>,
         origin: OwnedServerName,
         pdus: Vec<Box<RawValue>>,
     ) -> Vec<Received> {
-        let _ = (fetch, origin, pdus);
-        todo!()
+        let mut answers: Vec<Received> = Vec::with_capacity(pdus.len());
+        let mut by_room: BTreeMap<OwnedRoomId, Vec<(usize, Box<RawValue>)>> = BTreeMap::new();
+        for (index, pdu) in pdus.into_iter().enumerate() {
+            answers.push(Received {
+                event_id: None,
+                result: Err(ReceiveError::Malformed("it names no room".to_owned())),
+            });
+            if let Ok(Placed { room_id }) = serde_json::from_str(pdu.get()) {
+                by_room.entry(room_id).or_default().push((index, pdu));
+            }
+        }
+        let mut running = Vec::with_capacity(by_room.len());
+        for (room_id, pdus) in by_room {
+            let (rooms, fetch, origin) = (self.clone(), Arc::clone(&fetch), origin.clone());
+            let (indexes, pdus): (Vec<usize>, Vec<Box<RawValue>>) = pdus.into_iter().unzip();
+            let work = async move { rooms.receive_in(&*fetch, &origin, &room_id, pdus).await };
+            let task = self.0.tasks.spawn(work.in_current_span());
+            running.push((indexes, task));
+        }
+        for (indexes, task) in running {
+            let received = match task.await {
+                Ok(received) => received,
+                Err(_) => vec![Received::failed(&Failure::CutShort); indexes.len()],
+            };
+            for (index, received) in indexes.into_iter().zip(received) {
+                answers[index] = received;
+            }
+        }
+        answers
     }
+
+    /// The same for the PDUs of one room.
+    async fn receive_in(
+        &self,
+        fetch: &dyn Fetch,
+        origin: &ServerName,
+        room_id: &RoomId,
+        pdus: Vec<Box<RawValue>>,
+    ) -> Vec<Received> {
+        let count = pdus.len();
+        match self.receive_checked(fetch, origin, room_id, pdus).await {
+            Ok(received) => received,
+            Err(error) => vec![
+                Received {
+                    event_id: None,
+                    result: Err(error),
+                };
+                count
+            ],
+        }
+    }
+
+    async fn receive_checked(
+        &self,
+        fetch: &dyn Fetch,
+        origin: &ServerName,
+        room_id: &RoomId,
+        pdus: Vec<Box<RawValue>>,
+    ) -> Result<Vec<Received>, ReceiveError> {
+        let handle = self.resident_room(room_id).await?;
+        let handle = handle.ok_or(ReceiveError::RoomNotFound)?;
+        // 1. The format.
+        let parsed: Vec<Result<Pdu, ReceiveError>> = pdus
+            .iter()
+            .map(|json| check::parse(&handle, json))
+            .collect();
+        drop(pdus);
+        let ids: Vec<Option<String>> = parsed
+            .iter()
+            .map(|pdu| Some(pdu.as_ref().ok()?.event_id().to_owned()))
+            .collect();
+        let mut results: Vec<Option<ReceiveError>> = Vec::with_capacity(parsed.len());
+        if self.is_denied(&handle, origin).await? {
+            results.extend(parsed.iter().map(|_| Some(ReceiveError::Denied)));
+        } else {
+            // 2. and 3. Signatures and hashes.
+            let whole: Vec<Pdu> = parsed.iter().flatten().cloned().collect();
+            let mut verified = self.verify(fetch, whole).await?.into_iter();
+            let mut good = Vec::new();
+            for pdu in parsed {
+                let verified = match pdu {
+                    Ok(_) => verified.next(),
+                    Err(error) => Some(Err(error)),
+                };
+                results.push(match verified {
+                    Some(Ok(pdu)) => {
+                        good.push(pdu);
+                        None
+                    }
+                    Some(Err(error)) => Some(error),
+                    None => Some(ReceiveError::Failure(Failure::CutShort)),
+                });
+            }
+            let gathered = self.gather(&handle, fetch, origin, good).await?;
+            // 4. to 6. Authorisation.
+            let wanted: Vec<String> = ids
+                .iter()
+                .zip(&results)
+                .filter(|(_, error)| error.is_none())
+                .filter_map(|(id, _)| id.clone())
+                .collect();
+            let mut outcomes = self.take_in(&handle, gathered, wanted).await?;
+            return Ok(ids
+                .into_iter()
+                .zip(results)
+                .map(|(id, error)| {
+                    let outcome = id.as_ref().and_then(|id| outcomes.get_mut(id).cloned());
+                    Received {
+                        result: match (error, outcome) {
+                            (Some(error), _) => Err(error),
+                            (None, Some(outcome)) => outcome,
+                            (None, None) => Err(ReceiveError::Failure(Failure::CutShort)),
+                        },
+                        event_id: id.and_then(|id| OwnedEventId::try_from(id).ok()),
+                    }
+                })
+                .collect());
+        }
+        Ok(ids
+            .into_iter()
+            .zip(results)
+            .map(|(id, error)| Received {
+                event_id: id.and_then(|id| OwnedEventId::try_from(id).ok()),
+                result: Err(error.unwrap_or(ReceiveError::Denied)),
+            })
+            .collect())
+    }
+
+    /// Takes events into their room, in one batch, and says what became of those that are `wanted`.
+    async fn take_in(
+        &self,
+        handle: &RoomHandle,
+        gathered: Gathered,
+        wanted: Vec<String>,
+    ) -> Result<HashMap<String, Result<Outcome, ReceiveError>>, Failure> {
+        let mut guard = self.lock(handle).await?;
+        guard.settle().await?;
+        for pdu in gathered.outliers {
+            match guard.admit_outlier(pdu).await {
+                Ok(()) => {}
+                Err(Unjudged::Unconnected(reason)) => {
+                    tracing::debug!(reason, "event left out");
+                }
+                Err(Unjudged::Failure(failure)) => return Err(failure),
+            }
+        }
+        let mut states = gathered.states;
+        let before = guard.gaps().await?;
+        let places = guard.places(&gathered.events, &before).await?;
+        let mut gaps = before.clone();
+        let mut unconnected: HashMap<String, &'static str> = HashMap::new();
+        for pdu in gathered.events {
+            let id = pdu.event_id().to_owned();
+            let known = guard.known(vec![id.clone()]).await?.pop().flatten();
+            if is_settled(known.as_ref()) {
+                continue;
+            }
+            let state = match states.remove(&id) {
+                Some(ids) => Some(guard.state_of(ids).await?),
+                None => None,
+            };
+            let num = known.map(|event| event.num);
+            let place = places.get(&id).copied();
+            let admitted = guard.judge_and_admit(pdu, num, state, place, &mut gaps);
+            match admitted.await {
+                Ok(()) => {}
+                Err(Unjudged::Unconnected(reason)) => {
+                    unconnected.insert(id, reason);
+                }
+                Err(Unjudged::Failure(failure)) => return Err(failure),
+            }
+        }
+        for (segment, missing) in gaps {
+            if before.get(&segment) != Some(&missing) {
+                guard.set_gap(segment, missing);
+            }
+        }
+        let mut outcomes = HashMap::new();
+        for (id, event) in wanted.iter().zip(guard.known(wanted.clone()).await?) {
+            let outcome = match event.map(|event| event.header.status) {
+                Some(EventStatus::Accepted) => Ok(Outcome::Accepted),
+                Some(EventStatus::SoftFailed) => Ok(Outcome::SoftFailed),
+                Some(EventStatus::Rejected) => Ok(Outcome::Rejected),
+                Some(EventStatus::Outlier) | None => {
+                    let reason = unconnected
+                        .get(id)
+                        .copied()
+                        .unwrap_or("it could not be judged");
+                    Err(ReceiveError::Unconnected(reason.to_owned()))
+                }
+            };
+            outcomes.insert(id.clone(), outcome);
+        }
+        if guard.has_admitted() {
+            guard.commit().durable().await?;
+        }
+        Ok(outcomes)
+    }
+
+    /// A room that this server is in.
+    pub(super) async fn resident_room(
+        &self,
+        room_id: &RoomId,
+    ) -> Result<Option<RoomHandle>, Failure> {
+        let (rooms, room_id) = (self.clone(), room_id.to_owned());
+        let read = move |view: &View| match rooms.find(view, &room_id)? {
+            Some(handle) if rooms.is_resident(view, handle.num)? => Ok(Some(handle)),
+            _ => Ok::<_, StoreError>(None),
+        };
+        Ok(self.0.store.read(read).await?)
+    }
+}
+
+impl Received {
+    fn failed(failure: &Failure) -> Self {
+        Self {
+            event_id: None,
+            result: Err(failure.clone().into()),
+        }
+    }
+}
+
+/// What is looked at before the room's version is known. From version 12 on create events name no room; they only ever
+/// come with a join.
+#[derive(Deserialize)]
+struct Placed {
+    room_id: OwnedRoomId,
 }

@@ -9,5 +9,6 @@ mod profile;
 mod receipts;
 mod read;
 mod redact;
+mod remote;
 mod send;
 mod support;

@@ -1,0 +1,323 @@
+//! What an event of another server stands on: the events and states of its room, those of the batch in the making
+//! included, and the resolution of states that differ.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use myelin_data::rooms::EventStatus;
+use myelin_rules::{
+    Pdu, RoomVersion,
+    resolve::{self, Differing, Graph, Key, Known},
+};
+use myelin_state::Root;
+use myelin_store::{StoreError, View};
+use myelin_types::{EventNum, RoomNum, StateKeyNum};
+
+use super::layer::Layers;
+use crate::{
+    Failure, Rooms,
+    event::{Event, tree_error},
+    head::Kept,
+};
+
+use super::guard::{RoomGuard, kept_events};
+
+/// A room as one batch in the making sees it. Reads need a view in which everything is that the batch builds on: one
+/// that was taken after [`RoomGuard::settle`].
+#[derive(Clone)]
+pub(crate) struct Ground {
+    rooms: Rooms,
+    room: RoomNum,
+    version: RoomVersion,
+    layers: Layers,
+    admitted: Arc<HashMap<String, Arc<Event>>>,
+}
+
+/// What states that differ come to: the events under the keys in question, none where the result has none.
+type Outcome = Vec<(Key, Option<EventNum>)>;
+
+impl RoomGuard {
+    /// The ground that the next event stands on.
+    pub(crate) fn ground(&self) -> Ground {
+        Ground {
+            rooms: self.rooms.clone(),
+            room: self.num(),
+            version: self.handle().version,
+            layers: self.layers.clone(),
+            admitted: Arc::clone(&self.admitted),
+        }
+    }
+
+    /// Events of the room by id, whatever became of them; the guard must be settled.
+    pub(crate) async fn known(&self, ids: Vec<String>) -> Result<Vec<Option<Arc<Event>>>, Failure> {
+        let ground = self.ground();
+        let read = move |view: &View| ground.events_by_id(view, &ids);
+        Ok(self.rooms.0.store.read(read).await?)
+    }
+
+    /// The one state that several come to; the guard must be settled. Its nodes become part of the batch.
+    pub(crate) async fn resolve(&mut self, states: &[Root]) -> Result<Root, Failure> {
+        let mut roots: Vec<Root> = Vec::with_capacity(states.len());
+        for state in states {
+            if !roots.contains(state) {
+                roots.push(*state);
+            }
+        }
+        let base = match roots.as_slice() {
+            [] => return Ok(Root::EMPTY),
+            [only] => return Ok(*only),
+            [first, ..] => *first,
+        };
+        let ground = self.ground();
+        let view = self.rooms.0.store.view();
+        // Walks auth chains and may read much: not on the threads that answer requests.
+        let outcome = tokio::task::spawn_blocking(move || ground.resolve(&view, &roots))
+            .await
+            .map_err(|_| Failure::CutShort)??;
+        metrics::counter!("rooms_state_resolutions_total").increment(1);
+        let (keys, events): (Vec<Key>, Vec<Option<EventNum>>) = outcome.into_iter().unzip();
+        self.change(base, &keys, &events).await
+    }
+
+    /// A state with other entries under some keys. Its nodes become part of the batch.
+    pub(crate) async fn change(
+        &mut self,
+        base: Root,
+        keys: &[Key],
+        events: &[Option<EventNum>],
+    ) -> Result<Root, Failure> {
+        let keys = self.rooms.0.interner.state_keys(keys).await?;
+        let changes: Vec<_> = keys.into_iter().zip(events.iter().copied()).collect();
+        let ground = self.ground();
+        let updated = self
+            .rooms
+            .0
+            .store
+            .read(move |view| {
+                let nodes = ground.layers.over(ground.rooms.nodes(view, ground.room));
+                myelin_state::update(&nodes, base, &changes).map_err(tree_error)
+            })
+            .await?;
+        self.put_nodes(&updated)?;
+        Ok(updated.root)
+    }
+
+    /// The events of a state that the head keeps decoded.
+    pub(super) async fn kept_of(&self, state: Root) -> Result<Kept, Failure> {
+        let ground = self.ground();
+        let read =
+            move |view: &View| kept_events(&ground.rooms, view, ground.room, &ground.layers, state);
+        Ok(self.rooms.0.store.read(read).await?)
+    }
+
+    /// The entries of any state, in the order of `keys`.
+    pub(crate) async fn entries(
+        &self,
+        state: Root,
+        keys: Vec<Key>,
+    ) -> Result<Vec<Option<Arc<Event>>>, Failure> {
+        let ground = self.ground();
+        let read = move |view: &View| {
+            keys.iter()
+                .map(|(event_type, state_key)| ground.entry(view, state, event_type, state_key))
+                .collect::<Result<Vec<_>, StoreError>>()
+        };
+        Ok(self.rooms.0.store.read(read).await?)
+    }
+
+    /// The memberships in which two states differ: what each has.
+    pub(super) async fn members_moved(
+        &self,
+        old: Root,
+        new: Root,
+    ) -> Result<Vec<(Option<Arc<Event>>, Option<Arc<Event>>)>, Failure> {
+        let ground = self.ground();
+        let read = move |view: &View| {
+            let nodes = ground.layers.over(ground.rooms.nodes(view, ground.room));
+            let changes = myelin_state::diff(&nodes, old, new).map_err(tree_error)?;
+            let mut moved = Vec::new();
+            for change in changes.into_iter().filter(|change| change.key.is_member()) {
+                let event =
+                    |num: Option<EventNum>| num.map(|num| ground.by_num(view, num)).transpose();
+                moved.push((event(change.old)?, event(change.new)?));
+            }
+            Ok::<_, StoreError>(moved)
+        };
+        Ok(self.rooms.0.store.read(read).await?)
+    }
+}
+
+impl Ground {
+    /// Events of the room by id.
+    pub(crate) fn events_by_id(
+        &self,
+        view: &View,
+        ids: &[String],
+    ) -> Result<Vec<Option<Arc<Event>>>, StoreError> {
+        let mut events = self.rooms.events_by_id(view, self.room, ids)?;
+        for (id, event) in ids.iter().zip(&mut events) {
+            if let Some(admitted) = self.admitted.get(id) {
+                *event = Some(Arc::clone(admitted));
+            }
+        }
+        Ok(events)
+    }
+
+    fn by_num(&self, view: &View, num: EventNum) -> Result<Arc<Event>, StoreError> {
+        let mut found = self.layers.events(&self.rooms, view, self.room, &[num])?;
+        found.pop().flatten().ok_or(StoreError::Missing("events"))
+    }
+
+    fn entry(
+        &self,
+        view: &View,
+        state: Root,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<Arc<Event>>, StoreError> {
+        let key = self
+            .rooms
+            .0
+            .interner
+            .find_state_key(view, event_type, state_key)?;
+        let Some(key) = key else { return Ok(None) };
+        let mut found = self
+            .layers
+            .state(&self.rooms, view, self.room, state, &[key])?;
+        Ok(found.pop().flatten())
+    }
+
+    /// Resolves at least two states, all different.
+    fn resolve(&self, view: &View, roots: &[Root]) -> Result<Outcome, StoreError> {
+        let nodes = self.layers.over(self.rooms.nodes(view, self.room));
+        let mut keys: BTreeSet<StateKeyNum> = BTreeSet::new();
+        for root in &roots[1..] {
+            let changes = myelin_state::diff(&nodes, roots[0], *root).map_err(tree_error)?;
+            keys.extend(changes.into_iter().map(|change| change.key));
+        }
+        let listed: Vec<StateKeyNum> = keys.iter().copied().collect();
+        let mut nums: HashMap<String, EventNum> = HashMap::new();
+        let mut of_keys: BTreeMap<Key, Option<EventNum>> = BTreeMap::new();
+        for key in &listed {
+            let text = self.rooms.0.interner.state_key(view, *key)?;
+            of_keys.insert((text.event_type.clone(), text.state_key.clone()), None);
+        }
+        let mut states = Vec::with_capacity(roots.len());
+        for root in roots {
+            let mut state = Differing::new();
+            let events = self
+                .layers
+                .state(&self.rooms, view, self.room, *root, &listed)?;
+            for event in events.into_iter().flatten() {
+                if let Some(state_key) = event.pdu.state_key() {
+                    let key = (event.pdu.event_type().to_owned(), state_key.to_owned());
+                    nums.insert(event.header.event_id.clone(), event.num);
+                    state.insert(key, event.pdu.clone());
+                }
+            }
+            states.push(state);
+        }
+        let around = Around {
+            ground: self,
+            view,
+            base: roots[0],
+            differing: &keys,
+            nums: RefCell::new(nums),
+        };
+        let resolved = resolve::resolve(self.version, &states, &around)?;
+        let nums = around.nums.into_inner();
+        for (key, event) in resolved {
+            of_keys.insert(key, nums.get(event.event_id()).copied());
+        }
+        Ok(of_keys.into_iter().collect())
+    }
+}
+
+/// The room around states that differ.
+struct Around<'a> {
+    ground: &'a Ground,
+    view: &'a View,
+    /// One of the states.
+    base: Root,
+    /// The keys in which others differ from it.
+    differing: &'a BTreeSet<StateKeyNum>,
+    /// The numbers of the events that were looked at.
+    nums: RefCell<HashMap<String, EventNum>>,
+}
+
+/// How many events are read at once when all of a state is looked at.
+const EVENTS_A_READ: usize = 64;
+
+impl Graph for Around<'_> {
+    type Error = StoreError;
+
+    fn event(&self, event_id: &str) -> Result<Option<Known>, StoreError> {
+        let mut found = self
+            .ground
+            .events_by_id(self.view, &[event_id.to_owned()])?;
+        let Some(event) = found.pop().flatten() else {
+            return Ok(None);
+        };
+        self.nums
+            .borrow_mut()
+            .insert(event_id.to_owned(), event.num);
+        Ok(Some(Known {
+            event: event.pdu.clone(),
+            rejected: event.header.status == EventStatus::Rejected,
+        }))
+    }
+
+    fn agreed(&self, event_type: &str, state_key: &str) -> Result<Option<Pdu>, StoreError> {
+        let interner = &self.ground.rooms.0.interner;
+        match interner.find_state_key(self.view, event_type, state_key)? {
+            Some(key) if !self.differing.contains(&key) => {
+                let found = self.ground.layers.state(
+                    &self.ground.rooms,
+                    self.view,
+                    self.ground.room,
+                    self.base,
+                    &[key],
+                )?;
+                Ok(found
+                    .into_iter()
+                    .flatten()
+                    .next()
+                    .map(|event| event.pdu.clone()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn each_agreed(
+        &self,
+        visit: &mut dyn FnMut(&Pdu) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        let ground = self.ground;
+        let nodes = ground
+            .layers
+            .over(ground.rooms.nodes(self.view, ground.room));
+        // Members have the greater keys, so that they come last.
+        let all = StateKeyNum(0)..=StateKeyNum(u32::MAX);
+        let entries = myelin_state::range(&nodes, self.base, all).map_err(tree_error)?;
+        let agreed: Vec<EventNum> = entries
+            .into_iter()
+            .filter(|(key, _)| !self.differing.contains(key))
+            .map(|(_, event)| event)
+            .collect();
+        for nums in agreed.chunks(EVENTS_A_READ) {
+            for event in ground
+                .layers
+                .events(&ground.rooms, self.view, ground.room, nums)?
+            {
+                let event = event.ok_or(StoreError::Missing("events"))?;
+                if !visit(&event.pdu)? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! The checks that an event passes by itself: its format, its signatures, its content hash.
+
+use std::collections::BTreeMap;
+
+use myelin_rules::{
+    Pdu, Signer,
+    sign::{self, Verified, VerifyKey, VerifyKeys},
+};
+use ruma::OwnedServerName;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Fetch, ReceiveError, WantedKey};
+use crate::{Failure, RoomHandle, Rooms};
+
+/// Most bytes of an event as it comes over the wire: with `unsigned` and white space, which do not count in the end.
+const MOST_BYTES: usize = 256 * 1024;
+
+/// Most signatures of one server that are looked at.
+const MOST_SIGNATURES: usize = 8;
+
+/// Reads an event of a room.
+pub(super) fn parse(handle: &RoomHandle, json: &RawValue) -> Result<Pdu, ReceiveError> {
+    let malformed = |text: &str| Err(ReceiveError::Malformed(text.to_owned()));
+    if json.get().len() > MOST_BYTES {
+        return malformed("it is too large");
+    }
+    let pdu = Pdu::parse(handle.version, json.get().as_bytes())
+        .map_err(|error| ReceiveError::Malformed(error.to_string()))?;
+    if pdu.room_id() != handle.room.room_id {
+        return malformed("it is of another room");
+    }
+    Ok(pdu)
+}
+
+impl Rooms {
+    /// Verifies events, in their order. One whose content hash is wrong comes back redacted.
+    pub(super) async fn verify(
+        &self,
+        fetch: &dyn Fetch,
+        pdus: Vec<Pdu>,
+    ) -> Result<Vec<Result<Pdu, ReceiveError>>, Failure> {
+        if pdus.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut wanted: Vec<WantedKey> = pdus.iter().flat_map(wanted_keys).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted.retain(|key| key.server != self.0.server_name);
+        let mut keys = if wanted.is_empty() {
+            VerifyKeys::new()
+        } else {
+            fetch.keys(&wanted).await
+        };
+        add_own(&mut keys, &self.0.signer);
+        tokio::task::spawn_blocking(move || {
+            pdus.into_iter()
+                .map(|pdu| match sign::verify(&pdu, &keys) {
+                    Ok(Verified::Whole) => Ok(pdu),
+                    Ok(Verified::HashMismatch) => Ok(pdu.redacted()),
+                    Err(error) => Err(ReceiveError::BadSignature(error.to_string())),
+                })
+                .collect()
+        })
+        .await
+        .map_err(|_| Failure::CutShort)
+    }
+}
+
+/// Our own key is known without asking, and nobody else is to be believed about it.
+fn add_own(keys: &mut VerifyKeys, signer: &Signer) {
+    let own = VerifyKey {
+        key: signer.key().public_key_bytes(),
+        valid_until: None,
+        expired: None,
+    };
+    keys.insert(
+        signer.server_name().to_owned(),
+        BTreeMap::from([(signer.key().id().to_owned(), own)]),
+    );
+}
+
+/// The keys that an event's required signatures name.
+fn wanted_keys(pdu: &Pdu) -> Vec<WantedKey> {
+    #[derive(Deserialize)]
+    struct Signed {
+        signatures: BTreeMap<String, BTreeMap<String, Box<RawValue>>>,
+    }
+
+    let Ok(signed) = serde_json::from_str::<Signed>(pdu.json()) else {
+        return Vec::new();
+    };
+    let mut wanted = Vec::new();
+    for server in sign::required_signers(pdu) {
+        let Ok(name) = OwnedServerName::try_from(server.as_str()) else {
+            continue;
+        };
+        let ids = signed.signatures.get(&server).into_iter().flatten();
+        let ids = ids.filter(|(id, _)| id.starts_with("ed25519:"));
+        wanted.extend(ids.take(MOST_SIGNATURES).map(|(key_id, _)| WantedKey {
+            server: name.clone(),
+            key_id: key_id.clone(),
+            valid_at: pdu.origin_server_ts(),
+        }));
+    }
+    wanted
+}

@@ -1,0 +1,881 @@
+//! Events and joins of another server, which is played by a key, a few builders and a [`Fetch`] in memory.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use myelin_data::rooms::{EventStatus, Gaps};
+use myelin_rooms::{
+    Preset,
+    remote::{
+        AcceptJoin, AcceptJoinError, AcceptedJoin, Fetch, FetchError, Fetching, MakeJoin,
+        MakeJoinError, MissingEvents, Outcome, ReceiveError, Received, StateEvents, StateIds,
+        WantedKey,
+    },
+};
+use myelin_rules::{
+    EventBuilder, EventRef, Pdu, RoomVersion, Signer, SigningKey,
+    auth::auth_types,
+    sign::{VerifyKey, VerifyKeys},
+};
+use myelin_store::Scan;
+use myelin_types::Millis;
+use parking_lot::Mutex;
+use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, UserId, owned_server_name};
+use serde_json::{Value, json, value::RawValue};
+
+use crate::support::{ALICE, BOB, Server, moderate, object, state, user};
+
+const DORA: &str = "@dora:there.org";
+const EVE: &str = "@eve:there.org";
+
+/// The other server: what it would answer.
+#[derive(Default)]
+struct Elsewhere {
+    events: Mutex<HashMap<String, Pdu>>,
+    /// What `get_missing_events` may give.
+    missing: Mutex<Vec<Pdu>>,
+    /// What `state_ids` answers, for any event.
+    state: Mutex<Option<Vec<Pdu>>>,
+    asked: Mutex<Vec<String>>,
+}
+
+fn refuse<T>() -> Result<T, FetchError> {
+    Err(FetchError::Refused {
+        status: 404,
+        errcode: "M_NOT_FOUND".to_owned(),
+    })
+}
+
+fn raw(pdu: &Pdu) -> Box<RawValue> {
+    RawValue::from_string(pdu.json().to_owned()).expect("events are JSON")
+}
+
+fn id(pdu: &Pdu) -> OwnedEventId {
+    OwnedEventId::try_from(pdu.event_id()).expect("events have ids")
+}
+
+impl Fetch for Elsewhere {
+    fn missing_events<'a>(
+        &'a self,
+        _: &'a ServerName,
+        _: &'a RoomId,
+        request: &'a MissingEvents,
+    ) -> Fetching<'a, Result<Vec<Box<RawValue>>, FetchError>> {
+        Box::pin(async move {
+            self.asked.lock().push("missing_events".to_owned());
+            let missing = self.missing.lock();
+            // Up to three generations at a time, as a server with small pages would.
+            let mut wanted: Vec<String> = request.latest.iter().map(ToString::to_string).collect();
+            let mut found: Vec<Pdu> = Vec::new();
+            for _ in 0..3 {
+                let cited: Vec<String> = self
+                    .events
+                    .lock()
+                    .values()
+                    .filter(|event| wanted.iter().any(|id| id == event.event_id()))
+                    .flat_map(|event| event.prev_events().map(str::to_owned).collect::<Vec<_>>())
+                    .collect();
+                wanted = cited;
+                let next = missing
+                    .iter()
+                    .filter(|event| wanted.iter().any(|id| id == event.event_id()));
+                found.extend(next.cloned());
+            }
+            Ok(found.iter().map(raw).collect())
+        })
+    }
+
+    fn event<'a>(
+        &'a self,
+        _: &'a ServerName,
+        event_id: &'a EventId,
+    ) -> Fetching<'a, Result<Box<RawValue>, FetchError>> {
+        Box::pin(async move {
+            self.asked.lock().push("event".to_owned());
+            match self.events.lock().get(event_id.as_str()) {
+                Some(event) => Ok(raw(event)),
+                None => refuse(),
+            }
+        })
+    }
+
+    fn state_ids<'a>(
+        &'a self,
+        _: &'a ServerName,
+        _: &'a RoomId,
+        _: &'a EventId,
+    ) -> Fetching<'a, Result<StateIds, FetchError>> {
+        Box::pin(async move {
+            self.asked.lock().push("state_ids".to_owned());
+            match &*self.state.lock() {
+                Some(state) => Ok(StateIds {
+                    state: state.iter().map(id).collect(),
+                    auth_chain: Vec::new(),
+                }),
+                None => refuse(),
+            }
+        })
+    }
+
+    fn state<'a>(
+        &'a self,
+        _: &'a ServerName,
+        _: &'a RoomId,
+        _: &'a EventId,
+    ) -> Fetching<'a, Result<StateEvents, FetchError>> {
+        Box::pin(async move { refuse() })
+    }
+
+    fn keys<'a>(&'a self, wanted: &'a [WantedKey]) -> Fetching<'a, VerifyKeys> {
+        Box::pin(async move {
+            let mut keys = VerifyKeys::new();
+            for wanted in wanted {
+                if wanted.server == "there.org" && wanted.key_id == "ed25519:b_test" {
+                    let key = VerifyKey {
+                        key: signing_key().public_key_bytes(),
+                        valid_until: None,
+                        expired: None,
+                    };
+                    let of_server = keys.entry("there.org".to_owned()).or_default();
+                    of_server.insert(wanted.key_id.clone(), key);
+                }
+            }
+            keys
+        })
+    }
+}
+
+fn signing_key() -> SigningKey {
+    SigningKey::from_seed("b_test", [9; 32])
+}
+
+/// A room in which the other server is.
+struct Shared {
+    server: Server,
+    room: OwnedRoomId,
+    version: RoomVersion,
+    signer: Signer,
+    elsewhere: Arc<Elsewhere>,
+    /// The state as the other server has it.
+    state: BTreeMap<(String, String), Pdu>,
+    join: Pdu,
+}
+
+fn make_join(room: &RoomId, who: &str) -> MakeJoin {
+    MakeJoin {
+        room_id: room.to_owned(),
+        user: user(who),
+        origin: owned_server_name!("there.org"),
+        versions: RoomVersion::ALL.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn accept_join(room: &RoomId, pdu: &Pdu) -> AcceptJoin {
+    AcceptJoin {
+        room_id: room.to_owned(),
+        event_id: id(pdu),
+        pdu: raw(pdu),
+        origin: owned_server_name!("there.org"),
+    }
+}
+
+/// Makes an event of a template and signs it, as a joining server does.
+fn fill_in(template: &Value, version: RoomVersion, known: &HashMap<String, Pdu>) -> Pdu {
+    let signer = Signer::new("there.org", signing_key());
+    let references = |key: &str| {
+        let list = template[key].as_array().cloned().unwrap_or_default();
+        list.iter()
+            .map(|reference| {
+                let id = reference.as_str().or_else(|| reference[0].as_str());
+                let id = id.expect("references have ids");
+                known
+                    .get(id)
+                    .map_or_else(|| EventRef::id(id), EventRef::from)
+            })
+            .collect()
+    };
+    let text = |key: &str| {
+        template[key]
+            .as_str()
+            .expect("templates are whole")
+            .to_owned()
+    };
+    EventBuilder {
+        room_id: Some(text("room_id")),
+        sender: text("sender"),
+        event_type: text("type"),
+        state_key: Some(text("state_key")),
+        content: object(template["content"].clone()),
+        redacts: None,
+        prev_events: references("prev_events"),
+        auth_events: references("auth_events"),
+        depth: template["depth"].as_i64().expect("templates have depths"),
+        origin_server_ts: Millis(1_700_000_000_001),
+    }
+    .sign(version, &signer)
+    .expect("the template is well-formed")
+}
+
+impl Server {
+    fn known(&self, room: &RoomId) -> HashMap<String, Pdu> {
+        self.timeline(room)
+            .into_iter()
+            .map(|(_, _, event)| (event.header.event_id.clone(), event.pdu.clone()))
+            .collect()
+    }
+
+    async fn join_from_there(
+        &self,
+        room: &RoomId,
+        who: &str,
+        elsewhere: &Arc<Elsewhere>,
+    ) -> Result<(Pdu, AcceptedJoin), AcceptJoinError> {
+        let template = self
+            .rooms
+            .make_join(make_join(room, who))
+            .await
+            .expect("there is a template");
+        let event = Value::Object(template.event);
+        let pdu = fill_in(&event, template.room_version, &self.known(room));
+        let accepted = self
+            .rooms
+            .accept_join(
+                Arc::clone(elsewhere) as Arc<dyn Fetch>,
+                accept_join(room, &pdu),
+            )
+            .await?;
+        Ok((pdu, accepted))
+    }
+}
+
+impl Shared {
+    async fn new(version: RoomVersion) -> Shared {
+        let server = Server::new().await;
+        let room = server.room(Preset::PublicChat, version).await;
+        let elsewhere = Arc::new(Elsewhere::default());
+        let (join, accepted) = server
+            .join_from_there(&room, DORA, &elsewhere)
+            .await
+            .expect("the room is public");
+        let mut shared = Shared {
+            server,
+            room,
+            version,
+            signer: Signer::new("there.org", signing_key()),
+            elsewhere,
+            state: BTreeMap::new(),
+            join: join.clone(),
+        };
+        for event in &accepted.state {
+            shared.note(&event.pdu);
+        }
+        shared.note(&join);
+        shared
+    }
+
+    /// Makes an event part of what the other server knows.
+    fn note(&mut self, pdu: &Pdu) {
+        if let Some(state_key) = pdu.state_key() {
+            let key = (pdu.event_type().to_owned(), state_key.to_owned());
+            self.state.insert(key, pdu.clone());
+        }
+        let mut events = self.elsewhere.events.lock();
+        events.insert(pdu.event_id().to_owned(), pdu.clone());
+    }
+
+    fn build(
+        &self,
+        sender: &str,
+        kind: &str,
+        state_key: Option<&str>,
+        content: Value,
+        prev: &[&Pdu],
+    ) -> EventBuilder {
+        let content = object(content);
+        let auth = auth_types(self.version, kind, sender, state_key, &content);
+        let auth = auth
+            .iter()
+            .filter_map(|(kind, key)| self.state.get(&((*kind).to_owned(), key.clone())));
+        EventBuilder {
+            room_id: Some(self.room.to_string()),
+            sender: sender.to_owned(),
+            event_type: kind.to_owned(),
+            state_key: state_key.map(str::to_owned),
+            content,
+            redacts: None,
+            prev_events: prev.iter().map(|event| EventRef::from(*event)).collect(),
+            auth_events: auth.map(EventRef::from).collect(),
+            depth: prev.iter().map(|event| event.depth()).max().unwrap_or(0) + 1,
+            origin_server_ts: Millis(1_700_000_001_000),
+        }
+    }
+
+    fn state_event(
+        &mut self,
+        sender: &str,
+        kind: &str,
+        key: &str,
+        content: Value,
+        prev: &[&Pdu],
+    ) -> Pdu {
+        let pdu = self
+            .build(sender, kind, Some(key), content, prev)
+            .sign(self.version, &self.signer)
+            .expect("a small event");
+        self.note(&pdu);
+        pdu
+    }
+
+    fn text(&mut self, body: &str, prev: &[&Pdu]) -> Pdu {
+        let content = json!({"msgtype": "m.text", "body": body});
+        let pdu = self
+            .build(DORA, "m.room.message", None, content, prev)
+            .sign(self.version, &self.signer)
+            .expect("a small event");
+        self.note(&pdu);
+        pdu
+    }
+
+    /// So many messages, one after the other.
+    fn chain(&mut self, count: usize, from: &Pdu) -> Vec<Pdu> {
+        let mut chain: Vec<Pdu> = Vec::new();
+        for index in 0..count {
+            let before = chain.last().unwrap_or(from).clone();
+            chain.push(self.text(&format!("Text {index}"), &[&before]));
+        }
+        chain
+    }
+
+    async fn send(&self, pdus: Vec<Box<RawValue>>) -> Vec<Received> {
+        let fetch = Arc::clone(&self.elsewhere) as Arc<dyn Fetch>;
+        let origin = owned_server_name!("there.org");
+        self.server.rooms.receive(fetch, origin, pdus).await
+    }
+
+    async fn deliver(&self, pdu: &Pdu) -> Result<Outcome, ReceiveError> {
+        let mut received = self.send(vec![raw(pdu)]).await;
+        assert_eq!(received.len(), 1);
+        let received = received.remove(0);
+        received.result
+    }
+
+    async fn accept(&self, pdu: &Pdu) {
+        let outcome = self.deliver(pdu).await.expect("the event is stored");
+        assert_eq!(outcome, Outcome::Accepted);
+    }
+
+    fn shown(&self) -> Vec<String> {
+        self.server
+            .timeline(&self.room)
+            .into_iter()
+            .map(|(_, _, event)| event.header.event_id.clone())
+            .collect()
+    }
+
+    fn extremities(&self) -> Vec<String> {
+        let head = self.server.head(&self.room);
+        head.extremities.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn stored(&self, event_id: &str) -> Option<Arc<myelin_rooms::Event>> {
+        let view = self.server.view();
+        let num = self.server.handle(&self.room).num;
+        let event_id = <&EventId>::try_from(event_id).expect("an event id");
+        let event = self
+            .server
+            .rooms
+            .event_num(&view, num, event_id)
+            .expect("events can be read")?;
+        self.server
+            .rooms
+            .event(&view, num, event)
+            .expect("events can be read")
+    }
+
+    async fn say_here(&self, text: &str) -> Pdu {
+        let event_id = self.server.say(&self.room, ALICE, text).await;
+        let event = self.stored(event_id.as_str()).expect("just sent");
+        event.pdu.clone()
+    }
+}
+
+fn prev(pdu: &Pdu) -> Vec<String> {
+    let mut prev: Vec<String> = pdu.prev_events().map(str::to_owned).collect();
+    prev.sort_unstable();
+    prev
+}
+
+fn ids(pdus: &[&Pdu]) -> Vec<String> {
+    let mut ids: Vec<String> = pdus.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+    ids.sort_unstable();
+    ids
+}
+
+#[tokio::test]
+async fn a_user_from_elsewhere_joins_and_speaks_in_every_version() {
+    for version in RoomVersion::ALL {
+        let mut shared = Shared::new(version).await;
+        let server = &shared.server;
+        assert_eq!(server.membership(&shared.room, DORA), "join");
+        assert_eq!(server.head(&shared.room).joined, 2);
+        server.check_chain(&shared.room);
+        let join = shared.join.clone();
+        let text = shared.text("Hello", &[&join]);
+        shared.accept(&text).await;
+        shared.accept(&text).await;
+        shared.server.check_chain(&shared.room);
+        let answer = shared.say_here("Hello yourself").await;
+        assert_eq!(prev(&answer), [text.event_id()], "{version}");
+        shared.server.check_chain(&shared.room);
+    }
+}
+
+#[tokio::test]
+async fn the_answer_to_a_join_is_the_state_before_it_and_its_auth_chain() {
+    let server = Server::new().await;
+    let room = server.room(Preset::PublicChat, RoomVersion::V10).await;
+    let before = server.head(&room).root();
+    let elsewhere = Arc::new(Elsewhere::default());
+    let (pdu, accepted) = server
+        .join_from_there(&room, DORA, &elsewhere)
+        .await
+        .expect("the room is public");
+    assert_eq!(accepted.event.header.before(), before);
+    assert_eq!(accepted.servers, ["here.org"]);
+    let types: Vec<&str> = accepted
+        .state
+        .iter()
+        .map(|event| event.pdu.event_type())
+        .collect();
+    assert_eq!(
+        types
+            .iter()
+            .filter(|kind| **kind == "m.room.member")
+            .count(),
+        1
+    );
+    assert!(types.contains(&"m.room.create"));
+    let chain: Vec<&str> = accepted
+        .auth_chain
+        .iter()
+        .map(|event| event.header.event_id.as_str())
+        .collect();
+    for auth in pdu.auth_events() {
+        assert!(chain.contains(&auth));
+    }
+    let again = server
+        .rooms
+        .accept_join(elsewhere, accept_join(&room, &pdu))
+        .await
+        .expect("the same again");
+    assert_eq!(again.event.num, accepted.event.num);
+    assert_eq!(again.state.len(), accepted.state.len());
+    assert_eq!(server.head(&room).joined, 2);
+}
+
+#[tokio::test]
+async fn joins_are_refused_for_their_reasons() {
+    let server = Server::new().await;
+    let elsewhere = Arc::new(Elsewhere::default());
+    let public = server.room(Preset::PublicChat, RoomVersion::V11).await;
+    let private = server.room(Preset::PrivateChat, RoomVersion::V11).await;
+    let unknown = <&RoomId>::try_from("!unknown:here.org").expect("a room id");
+    let template = |request: MakeJoin| server.rooms.make_join(request);
+    let error = template(make_join(unknown, DORA))
+        .await
+        .expect_err("unknown");
+    assert!(matches!(error, MakeJoinError::RoomNotFound));
+    let error = template(make_join(&private, DORA))
+        .await
+        .expect_err("closed");
+    assert!(matches!(error, MakeJoinError::Forbidden(_)));
+    let error = template(make_join(&public, "@a:elsewhere.org")).await;
+    assert!(matches!(error, Err(MakeJoinError::Forbidden(_))));
+    let mut old = make_join(&public, DORA);
+    old.versions = vec!["1".to_owned()];
+    let error = template(old).await.expect_err("too old");
+    assert!(matches!(
+        error,
+        MakeJoinError::IncompatibleVersion(RoomVersion::V11)
+    ));
+
+    let known = server.known(&public);
+    let whole = template(make_join(&public, DORA))
+        .await
+        .expect("public")
+        .event;
+    let mut changed = Vec::new();
+    for (key, value) in [
+        ("type", json!("m.room.name")),
+        ("state_key", json!(EVE)),
+        ("content", json!({"membership": "leave"})),
+        ("sender", json!("@a:elsewhere.org")),
+        ("prev_events", json!(["$nothing"])),
+    ] {
+        let mut event = Value::Object(whole.clone());
+        event[key] = value;
+        changed.push(fill_in(&event, RoomVersion::V11, &known));
+    }
+    for pdu in changed {
+        let fetch = Arc::clone(&elsewhere) as Arc<dyn Fetch>;
+        let refused = server
+            .rooms
+            .accept_join(fetch, accept_join(&public, &pdu))
+            .await;
+        assert!(
+            matches!(refused, Err(AcceptJoinError::Malformed(_))),
+            "{pdu:?}"
+        );
+    }
+    let pdu = fill_in(&Value::Object(whole), RoomVersion::V11, &known);
+    let mut forged = object(serde_json::from_str(pdu.json()).expect("JSON"));
+    forged.insert(
+        "signatures".to_owned(),
+        json!({"there.org": {"ed25519:b_test": "AAAA"}}),
+    );
+    let mut request = accept_join(&public, &pdu);
+    request.pdu = serde_json::value::to_raw_value(&forged).expect("JSON");
+    let refused = server.rooms.accept_join(elsewhere, request).await;
+    assert!(matches!(refused, Err(AcceptJoinError::Malformed(_))));
+    assert_eq!(server.membership(&public, DORA), "none");
+}
+
+#[tokio::test]
+async fn a_server_that_the_acl_denies_is_not_heard() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let text = shared.text("Hello", &[&join]);
+    let acl = json!({"allow": ["*"], "deny": ["there.*"]});
+    let acl = state(&shared.room, ALICE, "m.room.server_acl", "", acl);
+    shared.server.rooms.send_state(acl).await.expect("allowed");
+    let denied = shared.deliver(&text).await;
+    assert!(matches!(denied, Err(ReceiveError::Denied)));
+    let template = shared
+        .server
+        .rooms
+        .make_join(make_join(&shared.room, EVE))
+        .await;
+    assert!(matches!(template, Err(MakeJoinError::Forbidden(_))));
+}
+
+#[tokio::test]
+async fn members_of_an_allowed_room_are_vouched_for() {
+    let shared = Shared::new(RoomVersion::V10).await;
+    let server = &shared.server;
+    let club = server.room(Preset::PrivateChat, RoomVersion::V10).await;
+    let rule = |room: &str| {
+        json!({
+            "join_rule": "restricted",
+            "allow": [{"type": "m.room_membership", "room_id": room}],
+        })
+    };
+    let rules = |content| state(&club, ALICE, "m.room.join_rules", "", content);
+    let far = rules(rule("!far:away.org"));
+    server.rooms.send_state(far).await.expect("allowed");
+    let error = server.rooms.make_join(make_join(&club, DORA)).await;
+    assert!(matches!(error, Err(MakeJoinError::UnableToAuthorise)));
+
+    let near = rules(rule(shared.room.as_str()));
+    server.rooms.send_state(near).await.expect("allowed");
+    let error = server.rooms.make_join(make_join(&club, EVE)).await;
+    assert!(matches!(error, Err(MakeJoinError::Forbidden(_))));
+    let (pdu, accepted) = server
+        .join_from_there(&club, DORA, &shared.elsewhere)
+        .await
+        .expect("Dora is in the room that is allowed");
+    assert_eq!(pdu.content()["join_authorised_via_users_server"], ALICE);
+    let signed: Value = serde_json::from_str(accepted.event.pdu.json()).expect("JSON");
+    assert!(signed["signatures"]["here.org"]["ed25519:a_test"].is_string());
+    assert!(signed["signatures"]["there.org"].is_object());
+    assert_eq!(server.membership(&club, DORA), "join");
+}
+
+#[tokio::test]
+async fn branches_meet_in_the_next_event_of_ours() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let here = shared.say_here("Here").await;
+    let there = shared.text("There", &[&join]);
+    shared.accept(&there).await;
+    let mut tips = shared.extremities();
+    tips.sort_unstable();
+    assert_eq!(tips, ids(&[&here, &there]));
+    let both = shared.say_here("Both").await;
+    assert_eq!(prev(&both), ids(&[&here, &there]));
+    assert_eq!(both.depth(), here.depth().max(there.depth()) + 1);
+    assert_eq!(shared.extremities(), [both.event_id()]);
+    let order = shared.shown();
+    assert!(order.ends_with(&[&here, &there, &both].map(|pdu| pdu.event_id().to_owned())));
+}
+
+#[tokio::test]
+async fn states_of_branches_are_resolved() {
+    for version in [RoomVersion::V1, RoomVersion::V6, RoomVersion::V12] {
+        let mut shared = Shared::new(version).await;
+        let levels = shared.state[&("m.room.power_levels".to_owned(), String::new())].clone();
+        let mut content = Value::Object(levels.content().clone());
+        content["users"][DORA] = 50.into();
+        let levels = state(&shared.room, ALICE, "m.room.power_levels", "", content);
+        let levels = shared
+            .server
+            .rooms
+            .send_state(levels)
+            .await
+            .expect("allowed");
+        let levels = shared
+            .stored(levels.as_str())
+            .expect("just sent")
+            .pdu
+            .clone();
+        shared.note(&levels);
+
+        let name = state(
+            &shared.room,
+            ALICE,
+            "m.room.name",
+            "",
+            json!({"name": "Here"}),
+        );
+        shared.server.rooms.send_state(name).await.expect("allowed");
+        shared.server.join(&shared.room, BOB).await;
+        let topic = json!({"topic": "There"});
+        let topic = shared.state_event(DORA, "m.room.topic", "", topic, &[&levels]);
+        shared.accept(&topic).await;
+        let server = &shared.server;
+        assert_eq!(
+            server.content(&shared.room, "m.room.name", "")["name"],
+            "Here"
+        );
+        assert_eq!(
+            server.content(&shared.room, "m.room.topic", "")["topic"],
+            "There"
+        );
+        assert_eq!(server.membership(&shared.room, BOB), "join");
+        assert_eq!(server.head(&shared.room).joined, 3);
+
+        // Both set the same entry now, in branches of which neither knows the other.
+        let before = shared.extremities();
+        let before: Vec<Pdu> = before
+            .iter()
+            .map(|id| shared.stored(id).expect("an extremity").pdu.clone())
+            .collect();
+        let name = state(
+            &shared.room,
+            ALICE,
+            "m.room.name",
+            "",
+            json!({"name": "Mine"}),
+        );
+        shared.server.rooms.send_state(name).await.expect("allowed");
+        let before: Vec<&Pdu> = before.iter().collect();
+        let name = shared.state_event(DORA, "m.room.name", "", json!({"name": "Yours"}), &before);
+        shared.accept(&name).await;
+        let content = shared.server.content(&shared.room, "m.room.name", "");
+        let resolved = content["name"].as_str().expect("a name");
+        assert!(["Mine", "Yours"].contains(&resolved));
+        let last = shared.say_here("After").await;
+        assert_eq!(prev(&last).len(), 2);
+        let last = shared.stored(last.event_id()).expect("just sent");
+        assert_eq!(last.header.after(), shared.server.head(&shared.room).root());
+
+        let (room, content) = (shared.room.clone(), content.clone());
+        let server = shared.server.restart().await;
+        assert_eq!(server.content(&room, "m.room.name", ""), content);
+        server.say(&room, ALICE, "after the restart").await;
+    }
+}
+
+#[tokio::test]
+async fn a_ban_wins_over_what_the_banned_did_beside_it() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let ban = moderate(&shared.room, ALICE, DORA);
+    shared.server.rooms.ban(ban).await.expect("allowed");
+    let shown = shared.shown();
+    let tips = shared.extremities();
+    let text = shared.text("I was not banned yet", &[&join]);
+    let outcome = shared.deliver(&text).await.expect("stored");
+    assert_eq!(outcome, Outcome::SoftFailed);
+    assert_eq!(shared.deliver(&text).await.expect("stored"), outcome);
+    assert_eq!(shared.shown(), shown, "it is not shown");
+    assert_eq!(shared.extremities(), tips, "nothing of ours refers to it");
+    let stored = shared.stored(text.event_id()).expect("it is stored");
+    assert_eq!(stored.header.status, EventStatus::SoftFailed);
+    // A new profile is a join again, and does not undo the ban either.
+    let again = json!({"membership": "join", "displayname": "Dora"});
+    let again = shared.state_event(DORA, "m.room.member", DORA, again, &[&text]);
+    assert_eq!(
+        shared.deliver(&again).await.expect("stored"),
+        Outcome::SoftFailed
+    );
+    assert_eq!(shared.server.membership(&shared.room, DORA), "ban");
+    shared.server.check_chain(&shared.room);
+}
+
+#[tokio::test]
+async fn missing_predecessors_are_fetched_and_stand_in_order() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let chain = shared.chain(10, &join);
+    *shared.elsewhere.missing.lock() = chain[..9].to_vec();
+    let before = shared.shown().len();
+    shared.accept(&chain[9]).await;
+    let expected: Vec<String> = chain.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+    assert_eq!(shared.shown()[before..], expected);
+    shared.server.check_chain(&shared.room);
+    let asked = shared.elsewhere.asked.lock().clone();
+    assert_eq!(asked, ["missing_events"; 3]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_fetched_leaves_a_gap() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let here = shared.say_here("Here").await;
+    let chain = shared.chain(12, &join);
+    *shared.elsewhere.missing.lock() = chain[6..11].to_vec();
+
+    let refused = shared.deliver(&chain[11]).await;
+    assert!(matches!(refused, Err(ReceiveError::Unconnected(_))));
+    assert!(shared.stored(chain[11].event_id()).is_none());
+
+    let state = shared.state.values().cloned().collect();
+    *shared.elsewhere.state.lock() = Some(state);
+    let before = shared.shown();
+    shared.accept(&chain[11]).await;
+    let timeline = shared.server.timeline(&shared.room);
+    let after_gap: Vec<String> = timeline
+        .iter()
+        .filter(|(place, ..)| place.segment == 2)
+        .map(|(_, _, event)| event.header.event_id.clone())
+        .collect();
+    let expected: Vec<String> = chain[6..]
+        .iter()
+        .map(|pdu| pdu.event_id().to_owned())
+        .collect();
+    assert_eq!(after_gap, expected);
+    assert_eq!(timeline.len(), before.len() + 6);
+    let gaps = |shared: &Shared| {
+        let view = shared.server.view();
+        let num = shared.server.handle(&shared.room).num;
+        view.scan::<Gaps>(Scan::prefix(&num))
+            .map(|row| row.expect("gaps can be read").1.missing)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(gaps(&shared), [vec![chain[5].event_id().to_owned()]]);
+    let mut tips = shared.extremities();
+    tips.sort_unstable();
+    assert_eq!(tips, ids(&[&here, &chain[11]]));
+    let root = shared.server.head(&shared.room).root();
+
+    // What was missing arrives, and goes where it belongs.
+    *shared.elsewhere.missing.lock() = Vec::new();
+    shared.accept(&chain[5]).await;
+    assert_eq!(gaps(&shared), [vec![chain[4].event_id().to_owned()]]);
+    *shared.elsewhere.missing.lock() = chain[..4].to_vec();
+    shared.accept(&chain[4]).await;
+    assert!(gaps(&shared).is_empty());
+    assert_eq!(shared.server.head(&shared.room).root(), root);
+    let filled = shared.shown();
+    let expected: Vec<String> = chain.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+    assert_eq!(filled[before.len()..], expected);
+    let both = shared.say_here("Both").await;
+    assert_eq!(prev(&both), ids(&[&here, &chain[11]]));
+}
+
+#[tokio::test]
+async fn bad_signatures_are_dropped_and_bad_hashes_redacted() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let text = shared.text("Hello", &[&join]);
+    let change = |key: &str, value: Value| {
+        let mut event = object(serde_json::from_str(text.json()).expect("JSON"));
+        event.insert(key.to_owned(), value);
+        serde_json::value::to_raw_value(&event).expect("JSON")
+    };
+    let forged = change("depth", json!(100));
+    let received = shared.send(vec![forged]).await;
+    assert!(matches!(
+        received[0].result,
+        Err(ReceiveError::BadSignature(_))
+    ));
+    let nonsense = change("prev_events", json!("none"));
+    let received = shared.send(vec![nonsense]).await;
+    assert!(matches!(
+        received[0].result,
+        Err(ReceiveError::Malformed(_))
+    ));
+    let changed = change("content", json!({"msgtype": "m.text", "body": "Other"}));
+    let received = shared.send(vec![changed]).await;
+    assert!(matches!(received[0].result, Ok(Outcome::Accepted)));
+    let stored = shared.stored(text.event_id()).expect("stored");
+    assert!(stored.pdu.content().is_empty());
+    shared.server.check_chain(&shared.room);
+}
+
+#[tokio::test]
+async fn what_the_rules_refuse_is_rejected() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let shown = shared.shown();
+    let name = shared.state_event(DORA, "m.room.name", "", json!({"name": "Mine"}), &[&join]);
+    for _ in 0..2 {
+        let outcome = shared.deliver(&name).await.expect("stored");
+        assert_eq!(outcome, Outcome::Rejected);
+    }
+    assert_eq!(shared.shown(), shown);
+    assert_eq!(shared.extremities(), [join.event_id()]);
+    let expected = Value::Null;
+    assert_eq!(
+        shared.server.content(&shared.room, "m.room.name", ""),
+        expected
+    );
+    // What follows upon it stands, and takes the place of what came before it.
+    let text = shared.text("Never mind", &[&name]);
+    shared.accept(&text).await;
+    assert_eq!(shared.extremities(), [text.event_id()]);
+}
+
+#[tokio::test]
+async fn a_redaction_from_elsewhere_prunes() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let text = shared.text("Oops", &[&join]);
+    shared.accept(&text).await;
+    let here = shared.say_here("Mine").await;
+    for (target, pruned) in [(&text, true), (&here, false)] {
+        let mut redaction = shared.build(DORA, "m.room.redaction", None, json!({}), &[&here]);
+        redaction.redacts = Some(target.event_id().to_owned());
+        let redaction = redaction
+            .sign(shared.version, &shared.signer)
+            .expect("small");
+        shared.note(&redaction);
+        shared.accept(&redaction).await;
+        let stored = shared.stored(target.event_id()).expect("stored");
+        assert_eq!(stored.pdu.content().is_empty(), pruned);
+    }
+}
+
+#[tokio::test]
+async fn rooms_that_are_not_known_are_no_mans() {
+    let shared = Shared::new(RoomVersion::V11).await;
+    let other = Shared::new(RoomVersion::V11).await;
+    let mut other = Shared {
+        room: OwnedRoomId::try_from("!unknown:there.org").expect("a room id"),
+        ..other
+    };
+    let join = other.join.clone();
+    let text = other.text("Hello", &[&join]);
+    let refused = shared.deliver(&text).await;
+    assert!(matches!(refused, Err(ReceiveError::RoomNotFound)));
+    let received = shared
+        .send(vec![RawValue::from_string("3".to_owned()).expect("JSON")])
+        .await;
+    assert!(matches!(
+        received[0].result,
+        Err(ReceiveError::Malformed(_))
+    ));
+    assert!(<&UserId>::try_from(DORA).is_ok());
+}

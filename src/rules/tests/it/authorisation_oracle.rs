@@ -14,8 +14,8 @@ use crate::support::{CREATOR, MOD, OTHER, Room, STRANGER, USER};
 
 /// An event as the oracle wants it.
 #[derive(Clone)]
-struct OracleEvent {
-    id: OwnedEventId,
+pub(crate) struct OracleEvent {
+    pub(crate) id: OwnedEventId,
     room_id: Option<OwnedRoomId>,
     sender: OwnedUserId,
     event_type: TimelineEventType,
@@ -27,7 +27,7 @@ struct OracleEvent {
 }
 
 impl OracleEvent {
-    fn new(event: &Pdu) -> Self {
+    pub(crate) fn new(event: &Pdu) -> Self {
         let id = |id: &str| OwnedEventId::try_from(id).expect("an event ID");
         let has_room_id = event.json().contains("\"room_id\":");
         Self {
@@ -60,7 +60,8 @@ impl Event for OracleEvent {
     }
 
     fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
-        MilliSecondsSinceUnixEpoch(UInt::default())
+        let at = self.event.origin_server_ts().0;
+        MilliSecondsSinceUnixEpoch(UInt::try_from(at).expect("tests happen in our days"))
     }
 
     fn event_type(&self) -> &TimelineEventType {
@@ -92,7 +93,7 @@ impl Event for OracleEvent {
     }
 }
 
-fn user() -> impl Strategy<Value = &'static str> {
+pub(crate) fn user() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![CREATOR, MOD, USER, OTHER, STRANGER])
 }
 
@@ -133,7 +134,7 @@ fn levels() -> impl Strategy<Value = Value> {
     })
 }
 
-fn valid_levels() -> impl Strategy<Value = Value> {
+pub(crate) fn valid_levels() -> impl Strategy<Value = Value> {
     levels().prop_map(|mut levels| {
         // State events have passed the rules once: numbers are numbers.
         fn repair(value: &mut Value) {

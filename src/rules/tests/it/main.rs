@@ -7,5 +7,6 @@ mod events;
 mod hostile;
 mod push_rules;
 mod redaction;
+mod resolution;
 mod signatures;
 mod support;

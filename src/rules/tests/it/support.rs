@@ -33,6 +33,7 @@ pub(crate) struct Room {
     pub(crate) last: Option<Pdu>,
     signer: Signer,
     events: u64,
+    history: Vec<Pdu>,
 }
 
 impl Room {
@@ -44,6 +45,7 @@ impl Room {
             last: None,
             signer: signer("a.org"),
             events: 0,
+            history: Vec::new(),
         }
     }
 
@@ -195,7 +197,13 @@ impl Room {
         self.force(user, "m.room.member", Some(user), content);
     }
 
+    /// Everything that was added.
+    pub(crate) fn history(&self) -> &[Pdu] {
+        &self.history
+    }
+
     fn apply(&mut self, event: Pdu) {
+        self.history.push(event.clone());
         if event.state_key().is_some() {
             self.state.insert(event.clone());
         }

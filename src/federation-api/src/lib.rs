@@ -4,20 +4,30 @@
 //! become statuses and errcodes for other servers.
 //! Is not: a place for rules, storage or requests to other servers.
 
+mod backfill;
 mod error;
+mod event;
+mod event_auth;
 mod extract;
 mod key_server;
 mod make_join;
+mod missing_events;
+mod reads;
 mod routes;
 mod send;
 mod send_join;
+mod state;
+mod state_ids;
 #[cfg(test)]
 mod testing;
 mod version;
 
 use axum::Router;
 use myelin_federation::Federation;
-use ruma::api::federation::{discovery, membership, transactions};
+use ruma::api::federation::{
+    authorization::get_event_authorization, backfill::get_backfill, discovery, event as reading,
+    membership, transactions,
+};
 
 pub use error::Refusal;
 pub use extract::Request;
@@ -39,6 +49,12 @@ fn routes() -> Routes {
         .operation::<membership::prepare_join_event::v1::Request, _, _>(make_join::get)
         .operation::<membership::create_join_event::v2::Request, _, _>(send_join::put)
         .operation::<transactions::send_transaction_message::v1::Request, _, _>(send::put)
+        .operation::<reading::get_event::v1::Request, _, _>(event::get)
+        .operation::<reading::get_missing_events::v1::Request, _, _>(missing_events::post)
+        .operation::<reading::get_room_state::v1::Request, _, _>(state::get)
+        .operation::<reading::get_room_state_ids::v1::Request, _, _>(state_ids::get)
+        .operation::<get_event_authorization::v1::Request, _, _>(event_auth::get)
+        .operation::<get_backfill::v1::Request, _, _>(backfill::get)
 }
 
 #[cfg(test)]
@@ -64,7 +80,7 @@ mod tests {
     async fn only_what_is_for_anybody_is_answered_without_a_signature() {
         let here = Here::new().await;
         let public = ["/_matrix/key/v2/server", "/_matrix/federation/v1/version"];
-        assert!(here.table.len() >= 5);
+        assert_eq!(here.table.len(), 11);
         for route in &here.table {
             let is_public = public.contains(&route.path);
             assert_eq!(route.access == Access::Public, is_public, "{}", route.path);
@@ -116,6 +132,71 @@ mod tests {
         assert_eq!(keys["server_name"], OUR_NAME);
         assert!(keys["verify_keys"]["ed25519:here"]["key"].is_string());
         assert!(keys["signatures"][OUR_NAME]["ed25519:here"].is_string());
+    }
+
+    #[tokio::test]
+    async fn servers_in_a_room_read_it_and_no_others() {
+        let here = Here::new().await;
+        let room = here.public_room().await;
+        let (r, nobody) = (
+            room.as_str(),
+            "$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        );
+        let all = |event: &str| {
+            let wanted = json!({ "earliest_events": [], "latest_events": [event], "limit": 5 });
+            let v1 = "/_matrix/federation/v1";
+            [
+                (
+                    Method::GET,
+                    format!("{v1}/state/{r}?event_id={event}"),
+                    None,
+                ),
+                (
+                    Method::GET,
+                    format!("{v1}/state_ids/{r}?event_id={event}"),
+                    None,
+                ),
+                (Method::GET, format!("{v1}/event_auth/{r}/{event}"), None),
+                (
+                    Method::GET,
+                    format!("{v1}/backfill/{r}?v={event}&limit=5"),
+                    None,
+                ),
+                (
+                    Method::POST,
+                    format!("{v1}/get_missing_events/{r}"),
+                    Some(wanted),
+                ),
+                (Method::GET, format!("{v1}/event/{event}"), None),
+            ]
+        };
+        for (method, path, body) in all(nobody) {
+            let status = here.signed(method, &path, body).await.status.as_u16();
+            assert!(status == 403 || status == 404, "{path}: {status}");
+        }
+        let join = here.charlie_joins(&room).await;
+        let mut answers = Vec::new();
+        for (method, path, body) in all(join.event_id()) {
+            answers.push(here.signed(method, &path, body).await.ok());
+        }
+        let [state, ids, auth, back, missing, event] = answers.as_slice() else {
+            unreachable!("there is an answer to each");
+        };
+        let count = |list: &serde_json::Value| list.as_array().map_or(0, Vec::len);
+        assert_eq!(count(&state["pdus"]), count(&ids["pdu_ids"]));
+        assert_eq!(count(&state["auth_chain"]), count(&ids["auth_chain_ids"]));
+        assert!(count(&state["pdus"]) >= 4);
+        assert!(count(&auth["auth_chain"]) >= 3);
+        assert_eq!(count(&back["pdus"]), 5);
+        assert_eq!(count(&missing["events"]), 5);
+        assert_eq!(event["origin"], OUR_NAME);
+        assert_eq!(event["pdus"][0]["state_key"], crate::testing::CHARLIE);
+        here.deny_there(&room).await;
+        for (method, path, body) in all(join.event_id()) {
+            here.signed(method, &path, body)
+                .await
+                .refused(403, "M_FORBIDDEN");
+        }
     }
 
     #[tokio::test]

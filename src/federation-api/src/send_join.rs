@@ -8,19 +8,16 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use myelin_federation::Federation;
-use myelin_rooms::{
-    Event,
-    remote::{AcceptJoin, AcceptJoinError},
-};
+use myelin_rooms::remote::{AcceptJoin, AcceptJoinError};
 use ruma::api::{
     error::ErrorKind,
     federation::membership::create_join_event::v2::{Request as Operation, Response, RoomState},
 };
-use serde_json::value::RawValue;
 
 use crate::{
     error::{Refusal, Result},
     extract::{Reply, Request},
+    reads::{text, texts},
 };
 
 fn refuse(error: AcceptJoinError) -> Refusal {
@@ -59,20 +56,11 @@ pub(crate) async fn put(
         .await
         .map_err(refuse)?;
     let mut state = RoomState::new();
-    state.event = Some(text(&accepted.event)?);
-    state.state = texts(&accepted.state)?;
-    state.auth_chain = texts(&accepted.auth_chain)?;
+    state.event = Some(text(&accepted.event.pdu)?);
+    state.state = texts(accepted.state.iter().map(|event| &event.pdu))?;
+    state.auth_chain = texts(accepted.auth_chain.iter().map(|event| &event.pdu))?;
     state.servers_in_room = Some(accepted.servers.iter().map(ToString::to_string).collect());
     Ok(Reply(Response::new(state)))
-}
-
-fn texts(events: &[Arc<Event>]) -> Result<Vec<Box<RawValue>>> {
-    events.iter().map(|event| text(event)).collect()
-}
-
-/// The event as servers exchange it.
-fn text(event: &Event) -> Result<Box<RawValue>> {
-    RawValue::from_string(event.pdu.json().to_owned()).map_err(Refusal::internal)
 }
 
 #[cfg(test)]

@@ -192,17 +192,16 @@ fn next_parameter(text: &str) -> Result<Option<(&str, String, &str)>, HeaderErro
         return Err(HeaderError::Syntax);
     }
     let rest = rest.trim_start_matches(is_space);
-    let (value, rest) = match rest.strip_prefix('"') {
-        Some(quoted) => unquote(quoted)?,
-        None => {
-            // Wider than a token on purpose: older servers leave names with colons and base64 without quotes.
-            let end = rest.find(|c| is_space(c) || c == ',').unwrap_or(rest.len());
-            let (value, rest) = rest.split_at(end);
-            if value.is_empty() || value.contains('"') {
-                return Err(HeaderError::Syntax);
-            }
-            (value.to_owned(), rest)
+    let (value, rest) = if let Some(quoted) = rest.strip_prefix('"') {
+        unquote(quoted)?
+    } else {
+        // Wider than a token on purpose: older servers leave names with colons and base64 without quotes.
+        let end = rest.find(|c| is_space(c) || c == ',').unwrap_or(rest.len());
+        let (value, rest) = rest.split_at(end);
+        if value.is_empty() || value.contains('"') {
+            return Err(HeaderError::Syntax);
         }
+        (value.to_owned(), rest)
     };
     let rest = rest.trim_start_matches(is_space);
     if rest.is_empty() || rest.starts_with(',') {

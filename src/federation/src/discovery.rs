@@ -105,20 +105,19 @@ impl Discovery {
             .await
             .unwrap_or_default();
         let now = self.clock.now().0;
-        let remembered = match answer {
-            Some((delegated, age)) => Remembered {
+        let remembered = if let Some((delegated, age)) = answer {
+            Remembered {
                 delegated: Some(delegated),
                 until: Millis(now + age),
                 failures: 0,
-            },
-            None => {
-                let failures = known.map_or(0, |known| known.failures);
-                let age = FIRST_FAILURE << failures.min(10);
-                Remembered {
-                    delegated: None,
-                    until: Millis(now + age.min(GREATEST_FAILURE)),
-                    failures: failures.saturating_add(1),
-                }
+            }
+        } else {
+            let failures = known.map_or(0, |known| known.failures);
+            let age = FIRST_FAILURE << failures.min(10);
+            Remembered {
+                delegated: None,
+                until: Millis(now + age.min(GREATEST_FAILURE)),
+                failures: failures.saturating_add(1),
             }
         };
         let delegated = remembered.delegated.clone();

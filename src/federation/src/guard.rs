@@ -68,15 +68,14 @@ fn is_public(ip: IpAddr) -> bool {
 fn is_public_v4(ip: Ipv4Addr) -> bool {
     let [a, b, c, _] = ip.octets();
     let special = match a {
-        0 | 10 | 127 => true,
+        // Multicast, reserved and broadcast are all above 223.
+        0 | 10 | 127 | 224.. => true,
         100 => (64..128).contains(&b),
         169 => b == 254,
         172 => (16..32).contains(&b),
         192 => matches!((b, c), (168, _) | (0, 0 | 2) | (88, 99)),
         198 => matches!((b, c), (18 | 19, _) | (51, 100)),
         203 => (b, c) == (0, 113),
-        // Multicast, reserved, broadcast.
-        224.. => true,
         _ => false,
     };
     !special

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use toml::{Table, Value};
 
 use crate::{
-    Accounts, Federation, Limits, Listen, Log, Metrics, RateLimits, Registration, Rooms, Server, WellKnown,
+    Accounts, Federation, Limits, Listen, Log, Metrics, RateLimits, Registration, Rooms, Server,
+    WellKnown,
     macros::{Section, SectionDoc},
 };
 

@@ -152,9 +152,10 @@ impl Rooms {
                 }
                 let room = Served::open(&rooms, &view, num)?;
                 let event = room.judged(&event)?;
-                return match room.sees(&origin, &event, &mut HashMap::new())? {
-                    true => Ok((rooms.handle(&view, num)?, event.pdu.clone(), origin)),
-                    false => Err(ServeError::EventNotFound),
+                return if room.sees(&origin, &event, &mut HashMap::new())? {
+                    Ok((rooms.handle(&view, num)?, event.pdu.clone(), origin))
+                } else {
+                    Err(ServeError::EventNotFound)
                 };
             }
             Err(ServeError::EventNotFound)
@@ -314,13 +315,13 @@ impl<'a> Served<'a> {
         {
             return Ok(true);
         }
-        let mut side = |state: Root| match known.get(&state) {
-            Some(side) => Ok(*side),
-            None => {
-                let side = self.side(origin, state)?;
-                known.insert(state, side);
-                Ok::<_, StoreError>(side)
+        let mut side = |state: Root| {
+            if let Some(side) = known.get(&state) {
+                return Ok(*side);
             }
+            let side = self.side(origin, state)?;
+            known.insert(state, side);
+            Ok::<_, StoreError>(side)
         };
         let (before, after) = (side(event.header.before())?, side(event.header.after())?);
         Ok(can_see_event(before, after, true))

@@ -73,7 +73,7 @@ mod tests {
         let mut forged = pdu.clone();
         forged["origin_server_ts"] = json!(1);
         let body = transaction(&[pdu, forged], &[]);
-        // The same transaction again, another one with the same events, and once more after a restart.
+        // The same transaction again, and another one with the same events.
         for id in ["1", "1", "2"] {
             let path = format!("/_matrix/federation/v1/send/{id}");
             let answer = here

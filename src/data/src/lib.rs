@@ -52,6 +52,7 @@ pub fn tables() -> Vec<TableSpec> {
         TableSpec::of::<rooms::EventIds>(),
         TableSpec::of::<rooms::Timeline>(),
         TableSpec::of::<rooms::Gaps>(),
+        TableSpec::of::<rooms::AwaitedTargets>(),
         TableSpec::of::<rooms::StateNodes>(),
         TableSpec::of::<rooms::StateKeyNums>(),
         TableSpec::of::<rooms::StateKeys>(),

@@ -56,6 +56,12 @@ table! {
 }
 
 table! {
+    /// Redactions by the id of their target, where that is not known yet. Floor: the arrival of the target, the room's
+    /// purge.
+    AwaitedTargets = "awaited_targets", Point, (RoomNum, String) => EventNumber
+}
+
+table! {
     /// Nodes of the room's state trees, shared by all states of all time. Floor: the room's purge; unreachable ones are
     /// collected room by room.
     StateNodes = "state_nodes", Blob, (RoomNum, [u8; 16]) => Bytes

@@ -1,15 +1,18 @@
 //! The checks that an event passes against its room: by its auth events, by the state before it, by the current state.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
-use myelin_data::rooms::{EventStatus, Gaps, Place};
+use myelin_data::rooms::{AwaitedTargets, EventNumber, EventStatus, Gaps, Place};
 use myelin_rules::{
     Pdu,
     auth::{self, AuthEvent, AuthEvents, auth_types},
     resolve::Key,
 };
 use myelin_state::Root;
-use myelin_store::{Scan, StoreError};
+use myelin_store::{Scan, StoreError, View};
 use myelin_types::EventNum;
 
 use super::gather::is_settled;
@@ -20,6 +23,23 @@ use crate::{
 
 /// The gaps of a room: what is missing before a segment.
 pub(super) type Missing = BTreeMap<u32, Vec<String>>;
+
+/// What the taking in of one event leaves to those after it in the batch.
+pub(super) struct Progress {
+    /// The gaps as they are now.
+    pub(super) gaps: Missing,
+    /// Redactions by the id of their target, where that is not known yet.
+    awaited: HashMap<String, Arc<Event>>,
+}
+
+impl Progress {
+    pub(super) fn new(gaps: Missing) -> Self {
+        Self {
+            gaps,
+            awaited: HashMap::new(),
+        }
+    }
+}
 
 /// What the checks say of an event.
 pub(super) struct Verdict {
@@ -204,7 +224,7 @@ impl RoomGuard {
     /// The gaps of the room.
     pub(super) async fn gaps(&self) -> Result<Missing, Failure> {
         let room = self.num();
-        let read = move |view: &myelin_store::View| {
+        let read = move |view: &View| {
             view.scan::<Gaps>(Scan::prefix(&room))
                 .map(|row| row.map(|((_, segment), gap)| (segment, gap.missing)))
                 .collect::<Result<Missing, StoreError>>()
@@ -219,7 +239,7 @@ impl RoomGuard {
         num: Option<EventNum>,
         state: Option<Root>,
         place: Option<Place>,
-        gaps: &mut Missing,
+        progress: &mut Progress,
     ) -> Result<(), Unjudged> {
         let verdict = self.judge(&pdu, state).await?;
         if let Some(reason) = &verdict.reason {
@@ -241,15 +261,16 @@ impl RoomGuard {
             })
             .await?;
         if let Some(place) = place {
-            let missing = gaps.entry(place.segment).or_default();
+            let missing = progress.gaps.entry(place.segment).or_default();
             missing.retain(|id| *id != event.header.event_id);
             missing.extend(verdict.missing);
         } else if let Some(place) = event.header.place.filter(|_| spot == Spot::AfterGap) {
-            gaps.insert(place.segment, verdict.missing);
+            progress.gaps.insert(place.segment, verdict.missing);
         }
         if event.header.status == EventStatus::Accepted {
-            self.apply_redaction(&event).await?;
+            self.apply_redaction(&event, progress).await?;
         }
+        self.apply_awaited(&event, progress).await?;
         Ok(())
     }
 
@@ -284,25 +305,58 @@ impl RoomGuard {
         Ok(places)
     }
 
-    /// Prunes what an accepted redaction redacts, if it may.
-    async fn apply_redaction(&mut self, redaction: &Event) -> Result<(), Failure> {
-        let Some(target) = redaction.pdu.redacts() else {
+    /// Prunes what an accepted redaction redacts, if it may; or remembers that it waits for that.
+    async fn apply_redaction(
+        &mut self,
+        redaction: &Arc<Event>,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        let Some(id) = redaction.pdu.redacts().map(str::to_owned) else {
             return Ok(());
         };
-        let target = self.known(vec![target.to_owned()]).await?;
-        let Some(target) = target.into_iter().flatten().next() else {
-            return Ok(());
+        let target = self.known(vec![id.clone()]).await?;
+        if let Some(target) = target.into_iter().flatten().next() {
+            self.redact_with(&target, redaction);
+        } else {
+            let key = (self.num(), id.clone());
+            self.batch()
+                .put::<AwaitedTargets>(&key, &EventNumber(redaction.num));
+            progress.awaited.insert(id, Arc::clone(redaction));
+        }
+        Ok(())
+    }
+
+    /// Prunes an event for which a redaction has waited.
+    async fn apply_awaited(
+        &mut self,
+        target: &Arc<Event>,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        let key = (self.num(), target.header.event_id.clone());
+        let (rooms, wanted) = (self.rooms.clone(), key.clone());
+        let read = move |view: &View| match view.get::<AwaitedTargets>(&wanted)? {
+            Some(redaction) => rooms.event(view, wanted.0, redaction.0),
+            None => Ok(None),
         };
+        let stored = self.rooms.0.store.read(read).await?;
+        if let Some(redaction) = progress.awaited.remove(&key.1).or(stored) {
+            self.redact_with(target, &redaction);
+            self.batch().delete::<AwaitedTargets>(&key);
+        }
+        Ok(())
+    }
+
+    /// Prunes an event if a redaction may do that.
+    fn redact_with(&mut self, target: &Event, redaction: &Event) {
         let allowed = self
             .state()
             .levels()
             .is_some_and(|levels| auth::may_redact(&redaction.pdu, &target.pdu, levels));
         if allowed && target.header.redacted_by.is_none() {
-            let mut pruned = Event::clone(&target);
+            let mut pruned = Event::clone(target);
             pruned.header.redacted_by = Some(redaction.num);
             pruned.pdu = target.pdu.redacted();
             self.prune(pruned);
         }
-        Ok(())
     }
 }

@@ -17,7 +17,7 @@ use tracing::Instrument;
 use super::{
     Fetch, check,
     gather::{Gathered, is_settled},
-    judge::Unjudged,
+    judge::{Progress, Unjudged},
 };
 use crate::{Failure, RoomHandle, Rooms};
 
@@ -223,7 +223,7 @@ impl Rooms {
         let mut states = gathered.states;
         let before = guard.gaps().await?;
         let places = guard.places(&gathered.events, &before).await?;
-        let mut gaps = before.clone();
+        let mut progress = Progress::new(before.clone());
         let mut unconnected: HashMap<String, &'static str> = HashMap::new();
         for pdu in gathered.events {
             let id = pdu.event_id().to_owned();
@@ -237,7 +237,7 @@ impl Rooms {
             };
             let num = known.map(|event| event.num);
             let place = places.get(&id).copied();
-            let admitted = guard.judge_and_admit(pdu, num, state, place, &mut gaps);
+            let admitted = guard.judge_and_admit(pdu, num, state, place, &mut progress);
             match admitted.await {
                 Ok(()) => {}
                 Err(Unjudged::Unconnected(reason)) => {
@@ -246,7 +246,7 @@ impl Rooms {
                 Err(Unjudged::Failure(failure)) => return Err(failure),
             }
         }
-        for (segment, missing) in gaps {
+        for (segment, missing) in progress.gaps {
             if before.get(&segment) != Some(&missing) {
                 guard.set_gap(segment, missing);
             }

@@ -10,8 +10,8 @@ use myelin_rooms::{
     Preset,
     remote::{
         AcceptJoin, AcceptJoinError, AcceptedJoin, Fetch, FetchError, Fetching, MakeJoin,
-        MakeJoinError, MissingEvents, Outcome, ReceiveError, Received, StateEvents, StateIds,
-        WantedKey,
+        MakeJoinError, MissingEvents, Outcome, ReceiveError, Received, ServeError, StateEvents,
+        StateIds, WantedKey,
     },
 };
 use myelin_rules::{
@@ -856,6 +856,105 @@ async fn a_redaction_from_elsewhere_prunes() {
         let stored = shared.stored(target.event_id()).expect("stored");
         assert_eq!(stored.pdu.content().is_empty(), pruned);
     }
+}
+
+#[tokio::test]
+async fn a_redaction_waits_for_its_target() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let text = shared.text("Oops", &[&join]);
+    let here = shared.say_here("Fine").await;
+    let mut redaction = shared.build(DORA, "m.room.redaction", None, json!({}), &[&join]);
+    redaction.redacts = Some(text.event_id().to_owned());
+    let redaction = redaction
+        .sign(shared.version, &shared.signer)
+        .expect("small");
+    shared.accept(&redaction).await;
+    shared.accept(&text).await;
+    let stored = shared.stored(text.event_id()).expect("stored");
+    assert!(stored.pdu.content().is_empty());
+    let stored = shared.stored(here.event_id()).expect("stored");
+    assert!(!stored.pdu.content().is_empty());
+}
+
+#[tokio::test]
+async fn other_servers_read_what_their_users_may_see() {
+    let shared = Shared::new(RoomVersion::V11).await;
+    let there = owned_server_name!("there.org");
+    let join = shared.join.clone();
+    let mut said = Vec::new();
+    for index in 0..5 {
+        said.push(shared.say_here(&format!("Text {index}")).await);
+    }
+    let rooms = shared.server.rooms.clone();
+    let room = shared.room.clone();
+    let texts = |pdus: &[Pdu]| -> Vec<String> {
+        pdus.iter().map(|pdu| pdu.event_id().to_owned()).collect()
+    };
+    let request = MissingEvents {
+        earliest: vec![id(&join)],
+        latest: vec![id(&said[4])],
+        limit: 10,
+        min_depth: 0,
+    };
+    let missing = rooms.serve_missing_events(there.clone(), &room, request.clone());
+    assert_eq!(
+        texts(&missing.await.expect("a member asks")),
+        texts(&said[..4])
+    );
+    let backfill = rooms.serve_backfill(there.clone(), &room, vec![id(&said[4])], 3);
+    let mut backfill = texts(&backfill.await.expect("a member asks"));
+    backfill.reverse();
+    assert_eq!(backfill, texts(&said[2..]));
+
+    let before = rooms.serve_state(there.clone(), &room, id(&join));
+    let before = before.await.expect("a member asks");
+    assert!(
+        before
+            .state
+            .iter()
+            .all(|event| event.pdu.event_id() != join.event_id())
+    );
+    let at = rooms.serve_state(there.clone(), &room, id(&said[0]));
+    let at = at.await.expect("a member asks");
+    assert_eq!(at.state.len(), before.state.len() + 1);
+    assert!(!at.auth_chain.is_empty());
+    let auth = rooms.serve_event_auth(there.clone(), &room, id(&join));
+    let auth = auth.await.expect("a member asks");
+    let auth: Vec<&str> = auth
+        .iter()
+        .map(|event| event.header.event_id.as_str())
+        .collect();
+    assert!(join.auth_events().all(|id| auth.contains(&id)));
+    let event = rooms.serve_event(there.clone(), id(&said[1]));
+    assert_eq!(event.await.expect("a member asks").json(), said[1].json());
+
+    // Strangers are told nothing, and members nothing of a time when they were not there.
+    let stranger = owned_server_name!("elsewhere.org");
+    let refused = rooms
+        .serve_missing_events(stranger.clone(), &room, request)
+        .await;
+    assert!(matches!(refused, Err(ServeError::NotInRoom)));
+    let refused = rooms.serve_event(stranger, id(&said[1])).await;
+    assert!(matches!(refused, Err(ServeError::EventNotFound)));
+    let joined = json!({"history_visibility": "joined"});
+    let joined = state(&room, ALICE, "m.room.history_visibility", "", joined);
+    rooms.send_state(joined).await.expect("allowed");
+    rooms
+        .kick(moderate(&room, ALICE, DORA))
+        .await
+        .expect("allowed");
+    let secret = shared.say_here("Secret").await;
+    let again = shared
+        .server
+        .join_from_there(&room, DORA, &shared.elsewhere);
+    again.await.expect("the room is public");
+    let backfill = rooms.serve_backfill(there.clone(), &room, vec![id(&secret)], 1);
+    let backfill = backfill.await.expect("a member asks");
+    assert!(backfill[0].content().is_empty());
+    assert_eq!(backfill[0].event_id(), secret.event_id());
+    let refused = rooms.serve_event(there, id(&secret)).await;
+    assert!(matches!(refused, Err(ServeError::EventNotFound)));
 }
 
 #[tokio::test]

@@ -136,68 +136,47 @@ impl Rooms {
         let handle = self.resident_room(room_id).await?;
         let handle = handle.ok_or(ReceiveError::RoomNotFound)?;
         // 1. The format.
-        let parsed: Vec<Result<Pdu, ReceiveError>> = pdus
+        let mut parsed: Vec<Result<Pdu, ReceiveError>> = pdus
             .iter()
             .map(|json| check::parse(&handle, json))
             .collect();
         drop(pdus);
-        let ids: Vec<Option<String>> = parsed
+        let ids: Vec<Option<OwnedEventId>> = parsed
             .iter()
-            .map(|pdu| Some(pdu.as_ref().ok()?.event_id().to_owned()))
+            .map(|pdu| OwnedEventId::try_from(pdu.as_ref().ok()?.event_id()).ok())
             .collect();
-        let mut results: Vec<Option<ReceiveError>> = Vec::with_capacity(parsed.len());
         if self.is_denied(&handle, origin).await? {
-            results.extend(parsed.iter().map(|_| Some(ReceiveError::Denied)));
-        } else {
-            // 2. and 3. Signatures and hashes.
-            let whole: Vec<Pdu> = parsed.iter().flatten().cloned().collect();
-            let mut verified = self.verify(fetch, whole).await?.into_iter();
-            let mut good = Vec::new();
-            for pdu in parsed {
-                let verified = match pdu {
-                    Ok(_) => verified.next(),
-                    Err(error) => Some(Err(error)),
-                };
-                results.push(match verified {
-                    Some(Ok(pdu)) => {
-                        good.push(pdu);
-                        None
-                    }
-                    Some(Err(error)) => Some(error),
-                    None => Some(ReceiveError::Failure(Failure::CutShort)),
-                });
+            for pdu in parsed.iter_mut().filter(|pdu| pdu.is_ok()) {
+                *pdu = Err(ReceiveError::Denied);
             }
-            let gathered = self.gather(&handle, fetch, origin, good).await?;
-            // 4. to 6. Authorisation.
-            let wanted: Vec<String> = ids
-                .iter()
-                .zip(&results)
-                .filter(|(_, error)| error.is_none())
-                .filter_map(|(id, _)| id.clone())
-                .collect();
-            let mut outcomes = self.take_in(&handle, gathered, wanted).await?;
-            return Ok(ids
-                .into_iter()
-                .zip(results)
-                .map(|(id, error)| {
-                    let outcome = id.as_ref().and_then(|id| outcomes.get_mut(id).cloned());
-                    Received {
-                        result: match (error, outcome) {
-                            (Some(error), _) => Err(error),
-                            (None, Some(outcome)) => outcome,
-                            (None, None) => Err(ReceiveError::Failure(Failure::CutShort)),
-                        },
-                        event_id: id.and_then(|id| OwnedEventId::try_from(id).ok()),
-                    }
-                })
-                .collect());
         }
+        // 2. and 3. Signatures and hashes.
+        let whole: Vec<Pdu> = parsed.iter().flatten().cloned().collect();
+        let mut verified = self.verify(fetch, whole).await?.into_iter();
+        for pdu in parsed.iter_mut().filter(|pdu| pdu.is_ok()) {
+            if let Some(verified) = verified.next() {
+                *pdu = verified;
+            }
+        }
+        // 4. to 6. Authorisation.
+        let good: Vec<Pdu> = parsed.iter().flatten().cloned().collect();
+        let wanted: Vec<String> = good.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+        let outcomes = if good.is_empty() {
+            HashMap::new()
+        } else {
+            let gathered = self.gather(&handle, fetch, origin, good).await?;
+            self.take_in(&handle, gathered, wanted).await?
+        };
+        let outcome = |pdu: Pdu| {
+            let outcome = outcomes.get(pdu.event_id()).cloned();
+            outcome.unwrap_or(Err(ReceiveError::Failure(Failure::CutShort)))
+        };
         Ok(ids
             .into_iter()
-            .zip(results)
-            .map(|(id, error)| Received {
-                event_id: id.and_then(|id| OwnedEventId::try_from(id).ok()),
-                result: Err(error.unwrap_or(ReceiveError::Denied)),
+            .zip(parsed)
+            .map(|(event_id, pdu)| Received {
+                event_id,
+                result: pdu.and_then(outcome),
             })
             .collect())
     }

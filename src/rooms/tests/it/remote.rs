@@ -957,6 +957,77 @@ async fn other_servers_read_what_their_users_may_see() {
     assert!(matches!(refused, Err(ServeError::EventNotFound)));
 }
 
+/// Whatever the order in which branches arrive, and however they are cut into transactions, the room ends up the same.
+#[tokio::test]
+async fn the_order_of_arrival_does_not_matter() {
+    let mut outcomes = Vec::new();
+    for seed in 0..6_u8 {
+        let mut shared = Shared::new(RoomVersion::V11).await;
+        let join = shared.join.clone();
+        let levels = shared.state[&("m.room.power_levels".to_owned(), String::new())].clone();
+        let mut content = Value::Object(levels.content().clone());
+        content["users"][DORA] = 100.into();
+        let levels = state(&shared.room, ALICE, "m.room.power_levels", "", content);
+        let levels = shared
+            .server
+            .rooms
+            .send_state(levels)
+            .await
+            .expect("allowed");
+        let levels = shared
+            .stored(levels.as_str())
+            .expect("just sent")
+            .pdu
+            .clone();
+        assert!(prev(&levels).contains(&join.event_id().to_owned()));
+        shared.note(&levels);
+
+        let eve = json!({"membership": "join"});
+        let eve = shared.state_event(EVE, "m.room.member", EVE, eve, &[&levels]);
+        let ban = json!({"membership": "ban"});
+        let ban = shared.state_event(DORA, "m.room.member", EVE, ban, &[&eve]);
+        let text = shared.text("Beside the ban", &[&eve]);
+        let quiet = json!({"users": {ALICE: 100, DORA: 100}, "events_default": 10});
+        let quiet = shared.state_event(DORA, "m.room.power_levels", "", quiet, &[&eve]);
+        let name = shared.state_event(DORA, "m.room.name", "", json!({"name": "One"}), &[&ban]);
+        let other = shared.state_event(DORA, "m.room.name", "", json!({"name": "Two"}), &[&quiet]);
+        let meet = shared.text("Together", &[&name, &other, &text]);
+        let mut events = vec![eve, ban, text, quiet, name, other, meet];
+        // A shuffle that the seed decides; what comes too early is fetched or comes again.
+        for index in (1..events.len()).rev() {
+            events.swap(
+                index,
+                usize::from(seed).wrapping_mul(7).wrapping_add(index * 5) % (index + 1),
+            );
+        }
+        *shared.elsewhere.missing.lock() = events.clone();
+        for part in events.chunks(usize::from(seed % 3) + 1) {
+            for received in shared.send(part.iter().map(raw).collect()).await {
+                let outcome = received.result.expect("everything can be had");
+                assert_ne!(outcome, Outcome::Rejected);
+            }
+        }
+        let handle = shared.server.handle(&shared.room);
+        let view = shared.server.view();
+        let room = myelin_rooms::read::RoomView::open(&shared.server.rooms, &view, handle.num);
+        let room = room.expect("the room is there");
+        let entries = room.state_entries(shared.server.head(&shared.room).root());
+        let mut found: Vec<(String, String, String)> = Vec::new();
+        for (_, num) in entries.expect("the state can be read") {
+            let event = room.event(num).expect("events can be read");
+            let key = event.pdu.state_key().expect("a state event").to_owned();
+            let content = event.pdu.content_json().to_owned();
+            found.push((event.pdu.event_type().to_owned(), key, content));
+        }
+        found.sort_unstable();
+        outcomes.push((found, shared.extremities().len()));
+    }
+    for outcome in &outcomes {
+        assert_eq!(*outcome, outcomes[0]);
+    }
+    assert_eq!(outcomes[0].1, 1);
+}
+
 #[tokio::test]
 async fn rooms_that_are_not_known_are_no_mans() {
     let shared = Shared::new(RoomVersion::V11).await;

@@ -203,7 +203,11 @@ impl Interner {
                 state_key: state_key.clone(),
             })
             .collect();
-        if let Some(known) = texts.iter().map(|text| self.0.key_by_text.get(text)).collect() {
+        if let Some(known) = texts
+            .iter()
+            .map(|text| self.0.key_by_text.get(text))
+            .collect()
+        {
             return Ok(known);
         }
         let lock = self.0.state_keys.lock().await;
@@ -298,8 +302,8 @@ impl Interner {
                     .next()
                     .flatten()
                     .ok_or(StoreError::Missing("user_ids"))?;
-                let id = OwnedUserId::try_from(text.0)
-                    .map_err(|_| StoreError::Missing("user_ids"))?;
+                let id =
+                    OwnedUserId::try_from(text.0).map_err(|_| StoreError::Missing("user_ids"))?;
                 self.0.user_by_num.insert(*user, id.clone());
                 *slot = Some(id);
             }
@@ -344,7 +348,11 @@ impl Interner {
             .map(|text| (text.event_type, text.state_key))
             .collect();
         let mut found = view.multi_get::<StateKeyNums>(&keys)?.into_iter();
-        for (slot, text) in nums.iter_mut().zip(texts).filter(|(slot, _)| slot.is_none()) {
+        for (slot, text) in nums
+            .iter_mut()
+            .zip(texts)
+            .filter(|(slot, _)| slot.is_none())
+        {
             if let Some(number) = found.next().flatten() {
                 let num = StateKeyNum(number.0);
                 self.0.key_by_num.insert(num, Arc::new(text.clone()));
@@ -498,11 +506,15 @@ mod tests {
         let view = second.view();
         assert_eq!(interner.user_id(&view, alice_num).expect("is found"), alice);
         assert_eq!(
-            interner.find_state_key(&view, "m.room.name", "").expect("is read"),
+            interner
+                .find_state_key(&view, "m.room.name", "")
+                .expect("is read"),
             Some(keys[0])
         );
         assert_eq!(
-            interner.find_state_key(&view, "m.room.topic", "").expect("is read"),
+            interner
+                .find_state_key(&view, "m.room.topic", "")
+                .expect("is read"),
             None
         );
     }
@@ -530,7 +542,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let interner = Interner::open(store(dir.path())).await.expect("opens");
         let alice = user_id!("@alice:example.org").to_owned();
-        let nums = interner.users(&[alice.clone(), alice]).await.expect("are given");
+        let nums = interner
+            .users(&[alice.clone(), alice])
+            .await
+            .expect("are given");
         assert_eq!(nums[0], nums[1]);
     }
 }

@@ -11,11 +11,7 @@ use myelin_store::{CodecError, Key, Parser, Value, Writer};
 use myelin_types::{EventNum, Millis, Pos, RoomNum, StateKeyNum, UserNum};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Present, RawJson,
-    accounts::Number,
-    postcard_value, table,
-};
+use crate::{Present, RawJson, accounts::Number, postcard_value, table};
 
 table! {
     /// The number of a room id. Floor: the room's purge.
@@ -405,9 +401,7 @@ pub struct StateKeyText {
 postcard_value!(StateKeyText, 1);
 
 /// A membership of `m.room.member`.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Membership {
     /// In the room.
     Join,
@@ -589,4 +583,3 @@ pub struct UnreadCount {
     pub highlights: u64,
 }
 postcard_value!(UnreadCount, 1);
-

@@ -182,8 +182,9 @@ fn check_value(key: &str, value: &Value) -> Result<(), ProfileError> {
             .then_some("a display name has at most 256 characters"),
         (DISPLAY_NAME, _) => Some("a display name is a string"),
         // That it is an mxc: URI is up to the client, which shows nothing for anything else; servers have never looked.
-        (AVATAR_URL, Value::String(url)) => (url.len() > MAX_AVATAR_URL)
-            .then_some("an avatar URL has at most 1000 bytes"),
+        (AVATAR_URL, Value::String(url)) => {
+            (url.len() > MAX_AVATAR_URL).then_some("an avatar URL has at most 1000 bytes")
+        }
         (AVATAR_URL, _) => Some("an avatar URL is a string"),
         (TIME_ZONE, value) => (!value.is_string()).then_some("a time zone is a string"),
         _ => None,

@@ -6,7 +6,6 @@
 
 mod backfill;
 mod error;
-mod event;
 mod event_auth;
 mod extract;
 mod key_server;
@@ -49,7 +48,6 @@ fn routes() -> Routes {
         .operation::<membership::prepare_join_event::v1::Request, _, _>(make_join::get)
         .operation::<membership::create_join_event::v2::Request, _, _>(send_join::put)
         .operation::<transactions::send_transaction_message::v1::Request, _, _>(send::put)
-        .operation::<reading::get_event::v1::Request, _, _>(event::get)
         .operation::<reading::get_missing_events::v1::Request, _, _>(missing_events::post)
         .operation::<reading::get_room_state::v1::Request, _, _>(state::get)
         .operation::<reading::get_room_state_ids::v1::Request, _, _>(state_ids::get)
@@ -167,7 +165,6 @@ mod tests {
                     format!("{v1}/get_missing_events/{r}"),
                     Some(wanted),
                 ),
-                (Method::GET, format!("{v1}/event/{event}"), None),
             ]
         };
         for (method, path, body) in all(nobody) {
@@ -179,7 +176,7 @@ mod tests {
         for (method, path, body) in all(join.event_id()) {
             answers.push(here.signed(method, &path, body).await.ok());
         }
-        let [state, ids, auth, back, missing, event] = answers.as_slice() else {
+        let [state, ids, auth, back, missing] = answers.as_slice() else {
             unreachable!("there is an answer to each");
         };
         let count = |list: &serde_json::Value| list.as_array().map_or(0, Vec::len);
@@ -189,8 +186,6 @@ mod tests {
         assert!(count(&auth["auth_chain"]) >= 3);
         assert_eq!(count(&back["pdus"]), 5);
         assert_eq!(count(&missing["events"]), 5);
-        assert_eq!(event["origin"], OUR_NAME);
-        assert_eq!(event["pdus"][0]["state_key"], crate::testing::CHARLIE);
         here.deny_there(&room).await;
         for (method, path, body) in all(join.event_id()) {
             here.signed(method, &path, body)

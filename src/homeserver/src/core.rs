@@ -143,9 +143,8 @@ impl Core {
         let (core, clock) = (self.clone(), Arc::clone(&surroundings.clock));
         let (settings, name) = (config.federation.clone(), config.server.name.clone());
         // Certificates are read from files.
-        let open = move || {
-            Federation::new(&settings, name, core.signer, core.store, core.rooms, clock)
-        };
+        let open =
+            move || Federation::new(&settings, name, core.signer, core.store, core.rooms, clock);
         let federation = tokio::task::spawn_blocking(open)
             .await
             .map_err(|_| OpenError::Interrupted)??;

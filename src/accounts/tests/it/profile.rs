@@ -61,7 +61,10 @@ async fn what_a_field_cannot_be_is_refused() {
         ("displayname", json!(null)),
         ("displayname", json!(5)),
         ("displayname", json!("x".repeat(257))),
-        ("avatar_url", json!(format!("mxc://example.com/{}", "x".repeat(1000)))),
+        (
+            "avatar_url",
+            json!(format!("mxc://example.com/{}", "x".repeat(1000))),
+        ),
         ("avatar_url", json!({})),
         ("m.tz", json!(1)),
     ] {

@@ -60,12 +60,24 @@ fn landing_page(config: &Config) -> String {
         TEMPLATE,
         &[
             ("server_name", &escape(config.server.name.as_str())),
-            ("base_url", &escape(&config.server.base_url())),
+            ("base_url", &escape(&client_url(config))),
             ("registration", registration),
             ("contact", &contact(config)),
             ("version", crate::VERSION),
         ],
     )
+}
+
+/// Where to point a client. A server that is tried out under the name `localhost` is found where it listens, without
+/// TLS; any other is taken to stand behind its own name.
+fn client_url(config: &Config) -> String {
+    let told = config.server.public_base_url.is_some();
+    match config.listen.addresses.first() {
+        Some(address) if !told && config.server.name.as_str() == "localhost" => {
+            format!("http://localhost:{}", address.port())
+        }
+        _ => config.server.base_url(),
+    }
 }
 
 /// Whom to ask, as HTML; empty where nobody is configured.
@@ -152,6 +164,12 @@ mod tests {
         assert!(page.contains("made by its operator"));
         assert!(!page.contains("{{"));
         assert!(!page.contains("<script"));
+    }
+
+    #[test]
+    fn a_server_on_trial_is_found_where_it_listens() {
+        let config = Config::for_server(owned_server_name!("localhost"));
+        assert!(landing_page(&config).contains("<code>http://localhost:8008</code>"));
     }
 
     #[test]

@@ -134,39 +134,6 @@ impl Rooms {
         .await
     }
 
-    /// One event (`GET /_matrix/federation/v1/event/{eventId}`) of any room that the server that asks is in.
-    pub async fn serve_event(
-        &self,
-        origin: OwnedServerName,
-        event: OwnedEventId,
-    ) -> Result<Pdu, ServeError> {
-        let (rooms, view) = (self.clone(), self.0.store.view());
-        // An id says nothing of its room, so that every room is asked.
-        let found = tokio::task::spawn_blocking(move || {
-            for row in view.scan::<myelin_data::rooms::Rooms>(Scan::all()) {
-                let (num, _) = row?;
-                if rooms.event_num(&view, num, &event)?.is_none()
-                    || !rooms.has_server(&view, num, &origin)?
-                {
-                    continue;
-                }
-                let room = Served::open(&rooms, &view, num)?;
-                let event = room.judged(&event)?;
-                return if room.sees(&origin, &event, &mut HashMap::new())? {
-                    Ok((rooms.handle(&view, num)?, event.pdu.clone(), origin))
-                } else {
-                    Err(ServeError::EventNotFound)
-                };
-            }
-            Err(ServeError::EventNotFound)
-        });
-        let (handle, pdu, origin) = found.await.map_err(|_| Failure::CutShort)??;
-        if self.is_denied(&handle, &origin).await? {
-            return Err(ServeError::NotInRoom);
-        }
-        Ok(pdu)
-    }
-
     /// Answers a question about a room, off the threads that answer requests, to a server that is in it.
     async fn serve<T: Send + 'static>(
         &self,

@@ -78,7 +78,7 @@ mod tests {
     async fn only_what_is_for_anybody_is_answered_without_a_signature() {
         let here = Here::new().await;
         let public = ["/_matrix/key/v2/server", "/_matrix/federation/v1/version"];
-        assert_eq!(here.table.len(), 11);
+        assert_eq!(here.table.len(), 10);
         for route in &here.table {
             let is_public = public.contains(&route.path);
             assert_eq!(route.access == Access::Public, is_public, "{}", route.path);

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use myelin_accounts::{Accounts, Requester};
 use myelin_rooms::{
-    AppendError, Failure, JsonObject, Profile, Rooms,
+    AppendError, Failure, JsonObject, Profile, Rooms, TransactionId,
     read::{ReadError, Viewer},
     token::Token,
 };
@@ -90,6 +90,23 @@ pub(crate) fn content<T>(raw: &Raw<T>) -> Result<JsonObject> {
             ErrorKind::BadJson,
             format!("The content is not an object: {error}."),
         )
+    })
+}
+
+/// The longest transaction id, in bytes. The specification sets no limit; identifiers have this one.
+const MAX_TRANSACTION_ID: usize = 255;
+
+/// The transaction that a request to `path` belongs to.
+pub(crate) fn transaction(requester: &Requester, path: String, id: &str) -> Result<TransactionId> {
+    if id.len() > MAX_TRANSACTION_ID {
+        return Err(Refusal::invalid(format!(
+            "A transaction id has at most {MAX_TRANSACTION_ID} bytes."
+        )));
+    }
+    Ok(TransactionId {
+        device_id: requester.device_id.to_string(),
+        path,
+        id: id.to_owned(),
     })
 }
 

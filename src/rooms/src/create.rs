@@ -24,6 +24,9 @@ use crate::{
     pipeline::{Draft, RoomGuard},
 };
 
+/// The longest type or state key of an event, in bytes.
+const MAX_NAME: usize = 255;
+
 /// The power that creators have before version 12, and that their closest equals get.
 const CREATOR_LEVEL: i64 = 100;
 
@@ -169,6 +172,24 @@ impl Rooms {
             .await
     }
 
+    /// Refuses initial state that could not be sent, before anything of it is numbered.
+    fn check_initial_state(&self, request: &CreateRoom) -> Result<(), CreateRoomError> {
+        for draft in &request.initial_state {
+            if draft.event_type.len() > MAX_NAME || draft.state_key.len() > MAX_NAME {
+                return Err(CreateRoomError::TooLarge(
+                    "a type or state key has more than 255 bytes".to_owned(),
+                ));
+            }
+            let member = (draft.event_type == MEMBER).then_some(draft.state_key.as_str());
+            if let Some(user) = member.and_then(|user| OwnedUserId::try_from(user).ok())
+                && !self.is_local(&user)
+            {
+                return Err(CreateRoomError::RemoteInvitee(user));
+            }
+        }
+        Ok(())
+    }
+
     async fn make_room(&self, request: CreateRoom) -> Result<OwnedRoomId, CreateRoomError> {
         let version = self.version_of(&request)?;
         let alias = match &request.room_alias_name {
@@ -182,6 +203,7 @@ impl Rooms {
         {
             return Err(CreateRoomError::RemoteInvitee(remote.user_id.clone()));
         }
+        self.check_initial_state(&request)?;
         let plan = Plan::of(request, version, alias);
         self.number_all(&plan).await?;
         let created_at = self.creation_time();

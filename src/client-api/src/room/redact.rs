@@ -3,13 +3,13 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidredacteventidtxnid>
 
 use axum::extract::State;
-use myelin_rooms::{JsonObject, Redact, RedactError, Rooms, TransactionId};
+use myelin_rooms::{JsonObject, Redact, RedactError, Rooms};
 use ruma::api::client::redact::redact_event::v3::{Request as Operation, Response};
 
 use crate::{
     error::{Refusal, Result},
     extract::{Reply, Request},
-    shared::{not_in_room, refuse_append},
+    shared::{not_in_room, refuse_append, transaction},
 };
 
 fn refuse(error: RedactError) -> Refusal {
@@ -35,11 +35,8 @@ pub(crate) async fn redact(
     if let Some(reason) = redaction.reason {
         content.insert("reason".to_owned(), reason.into());
     }
-    let transaction = TransactionId {
-        device_id: caller.device_id.to_string(),
-        path: format!("/rooms/{}/redact/{}", redaction.room_id, redaction.event_id),
-        id: redaction.txn_id.to_string(),
-    };
+    let path = format!("/rooms/{}/redact/{}", redaction.room_id, redaction.event_id);
+    let transaction = transaction(&caller, path, redaction.txn_id.as_str())?;
     let event_id = rooms
         .redact(Redact {
             room_id: redaction.room_id,

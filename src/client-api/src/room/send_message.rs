@@ -3,14 +3,14 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidsendeventtypetxnid>
 
 use axum::extract::State;
-use myelin_rooms::{Rooms, SendMessage, TransactionId};
+use myelin_rooms::{Rooms, SendMessage};
 use ruma::api::client::message::send_message_event::v3::{Request as Operation, Response};
 
 use super::send_state::refuse;
 use crate::{
     error::Result,
     extract::{Reply, Request},
-    shared::content,
+    shared::{content, transaction},
 };
 
 /// Sends a message event.
@@ -24,11 +24,8 @@ pub(crate) async fn send(
         ..
     } = request;
     let event_type = event.event_type.to_string();
-    let transaction = TransactionId {
-        device_id: caller.device_id.to_string(),
-        path: format!("/rooms/{}/send/{event_type}", event.room_id),
-        id: event.txn_id.to_string(),
-    };
+    let path = format!("/rooms/{}/send/{event_type}", event.room_id);
+    let transaction = transaction(&caller, path, event.txn_id.as_str())?;
     let event_id = rooms
         .send_message(SendMessage {
             room_id: event.room_id,
@@ -73,6 +70,22 @@ mod tests {
             assert_eq!(event["content"], hello());
             assert_eq!(event["unsigned"]["transaction_id"], transaction);
         }
+    }
+
+    #[tokio::test]
+    async fn a_transaction_id_has_at_most_255_bytes() {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        let room = server.room(&alice, &json!({})).await;
+        let path = |length| {
+            in_room(
+                &room,
+                &format!("/send/m.room.message/{}", "x".repeat(length)),
+            )
+        };
+        server.put(&path(255), &alice, &hello()).await.ok();
+        let refused = server.put(&path(256), &alice, &hello()).await;
+        refused.refused(400, "M_INVALID_PARAM");
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use myelin_data::{
     Present,
     rooms::{
         EventHeader, EventIds, EventNumber, EventStatus, Events, Gap, Gaps, Membership as Stored,
-        Place, RoomMembers, Timeline, TimelineEntry, UserRoom, UserRooms,
+        Place, RoomMembers, StrippedStates, Timeline, TimelineEntry, UserRoom, UserRooms,
     },
     topic::Changed,
 };
@@ -61,6 +61,20 @@ impl RoomGuard {
             spot,
         } = admission;
         let numbered = self.number(&pdu).await?;
+        let promoted = num.is_some();
+        let redacted_by = if promoted {
+            let known = self.known(vec![pdu.event_id().to_owned()]).await?;
+            let known = known.into_iter().flatten().next();
+            known.and_then(|event| event.header.redacted_by)
+        } else {
+            None
+        };
+        // What was redacted as an outlier stays so.
+        let pdu = if redacted_by.is_some() {
+            pdu.redacted()
+        } else {
+            pdu
+        };
         let num = match num {
             Some(num) => num,
             None => self.rooms.0.interner.next_events(1).await?,
@@ -73,7 +87,7 @@ impl RoomGuard {
             state_before: None,
             state_after: before.0.0,
             replaces: None,
-            redacted_by: None,
+            redacted_by,
             transaction: None,
             current: None,
         };
@@ -103,6 +117,10 @@ impl RoomGuard {
             self.put_event(&event);
         }
         self.remember(&event);
+        if promoted {
+            // Readers must not go on with the outlier that the caches have under this number.
+            self.pruned.push(Arc::clone(&event));
+        }
         Ok(event)
     }
 
@@ -257,6 +275,9 @@ impl RoomGuard {
             .delete::<RoomMembers>(&(room, stored(membership), user));
         self.batch
             .put::<RoomMembers>(&(room, Stored::Leave, user), &Present);
+        if matches!(membership, Membership::Invite | Membership::Knock) {
+            self.batch.delete::<StrippedStates>(&(user, room));
+        }
         if let Some(head) = &mut self.state.head {
             let after = Membership::Leave;
             count(&mut head.joined, Membership::Join, Some(membership), after);

@@ -41,7 +41,7 @@ pub(crate) struct RoomGuard {
     pub(super) layers: Layers,
     pub(super) batch: Batch,
     pub(super) appended: Vec<Arc<Event>>,
-    pruned: Vec<Arc<Event>>,
+    pub(super) pruned: Vec<Arc<Event>>,
     /// Who is not in the room any more.
     pub(super) gone: Vec<UserNum>,
     /// Events of other servers in this batch, by id.
@@ -69,6 +69,11 @@ impl Rooms {
         if let Some(state) = &guard.lock.head {
             guard.state = state.clone();
         } else {
+            if guard.lock.epoch > 0 {
+                // The head was thrown away because a batch failed. Others, which did not build on that one, may still be
+                // on their way: after this they are in the view that the head is read from.
+                self.0.store.commit(Batch::new()).await?;
+            }
             let state = self.load_state(handle).await?;
             guard.lock.head = Some(state.clone());
             guard.state = state;
@@ -280,12 +285,21 @@ impl RoomGuard {
 
     /// Queues the batch and lets the room go to the next writer.
     pub(crate) fn commit(mut self) -> Queued {
-        if !self.appended.is_empty() {
-            let num = self.num();
-            self.batch.expect::<Heads>(&num, self.expected.as_ref());
-            if let Some(head) = &self.state.head {
-                self.batch.put::<Heads>(&num, head);
+        let num = self.num();
+        // Also of a batch that changes nothing of the room: it may answer for an event that is still on its way.
+        self.batch.expect::<Heads>(&num, self.expected.as_ref());
+        if self.appended.is_empty() && !self.admitted.is_empty() {
+            // Events that are no part of the timeline's end move the head too, so that the next writer waits for them.
+            if let Some(head) = &mut self.state.head {
+                head.sequence += 1;
             }
+        }
+        if let Some(head) = &self.state.head
+            && (!self.appended.is_empty() || !self.admitted.is_empty())
+        {
+            self.batch.put::<Heads>(&num, head);
+        }
+        if !self.appended.is_empty() {
             let events = self
                 .appended
                 .iter()

@@ -311,7 +311,12 @@ impl RoomGuard {
         redaction: &Arc<Event>,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
-        let Some(id) = redaction.pdu.redacts().map(str::to_owned) else {
+        // Whatever is no event id redacts nothing, and may be longer than a key.
+        let redacts = redaction.pdu.redacts();
+        let Some(id) = redacts
+            .filter(|id| ruma::EventId::parse(*id).is_ok())
+            .map(str::to_owned)
+        else {
             return Ok(());
         };
         let target = self.known(vec![id.clone()]).await?;

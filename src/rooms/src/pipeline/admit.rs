@@ -62,12 +62,9 @@ impl RoomGuard {
         } = admission;
         let numbered = self.number(&pdu).await?;
         let promoted = num.is_some();
-        let redacted_by = if promoted {
-            let known = self.known(vec![pdu.event_id().to_owned()]).await?;
-            let known = known.into_iter().flatten().next();
-            known.and_then(|event| event.header.redacted_by)
-        } else {
-            None
+        let redacted_by = match num {
+            Some(num) => self.redacted_by(num, pdu.event_id()).await?,
+            None => None,
         };
         // What was redacted as an outlier stays so.
         let pdu = if redacted_by.is_some() {
@@ -122,6 +119,16 @@ impl RoomGuard {
             self.pruned.push(Arc::clone(&event));
         }
         Ok(event)
+    }
+
+    /// What has redacted an event that is stored, in this batch or before.
+    async fn redacted_by(&self, num: EventNum, id: &str) -> Result<Option<EventNum>, Failure> {
+        if let Some(pruned) = self.pruned.iter().rfind(|event| event.num == num) {
+            return Ok(pruned.header.redacted_by);
+        }
+        let known = self.known(vec![id.to_owned()]).await?;
+        let known = known.into_iter().flatten().next();
+        Ok(known.and_then(|event| event.header.redacted_by))
     }
 
     /// Makes an event readable for those that follow in the batch.

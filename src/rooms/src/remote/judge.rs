@@ -9,6 +9,7 @@ use myelin_data::rooms::{AwaitedTargets, EventNumber, EventStatus, Gaps, Place};
 use myelin_rules::{
     Pdu,
     auth::{self, AuthEvent, AuthEvents, auth_types},
+    limits,
     resolve::Key,
 };
 use myelin_state::Root;
@@ -314,7 +315,7 @@ impl RoomGuard {
         // Whatever is no event id redacts nothing, and may be longer than a key.
         let redacts = redaction.pdu.redacts();
         let Some(id) = redacts
-            .filter(|id| ruma::EventId::parse(*id).is_ok())
+            .filter(|id| limits::is_event_id(id))
             .map(str::to_owned)
         else {
             return Ok(());

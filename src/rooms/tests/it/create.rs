@@ -194,6 +194,39 @@ async fn what_cannot_be_is_refused_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn initial_state_that_cannot_be_sent_is_refused() {
+    let server = Server::new().await;
+    let with = |event_type: &str, state_key: &str, content| {
+        let mut request = request();
+        request.initial_state = vec![StateDraft {
+            event_type: event_type.to_owned(),
+            state_key: state_key.to_owned(),
+            content: object(content),
+        }];
+        server.rooms.create_room(request)
+    };
+    let (longest, longer) = ("a".repeat(255), "a".repeat(256));
+    for (event_type, state_key) in [(longer.as_str(), ""), ("org.example", longer.as_str())] {
+        assert!(matches!(
+            with(event_type, state_key, json!({})).await,
+            Err(CreateRoomError::TooLarge(_))
+        ));
+    }
+    let membership = json!({"membership": "invite"});
+    assert!(matches!(
+        with("m.room.member", "@far:away.org", membership).await,
+        Err(CreateRoomError::RemoteInvitee(user)) if user == "@far:away.org"
+    ));
+    let view = server.view();
+    let rooms = server.rooms.joined_rooms(&view, &user(ALICE));
+    assert!(rooms.expect("read").is_empty());
+
+    let room = with(&longest, &longest, json!({"just": "fits"})).await;
+    let room = room.expect("the room is made");
+    assert_eq!(server.content(&room, &longest, &longest)["just"], "fits");
+}
+
+#[tokio::test]
 async fn one_alias_is_given_to_one_of_many_rooms() {
     let server = Server::new().await;
     let mut made = Vec::new();

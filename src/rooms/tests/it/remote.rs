@@ -338,6 +338,28 @@ impl Shared {
         pdu
     }
 
+    fn redaction(&mut self, sender: &str, target: &str, prev: &[&Pdu]) -> Pdu {
+        let mut redaction = self.build(sender, "m.room.redaction", None, json!({}), prev);
+        redaction.redacts = Some(target.to_owned());
+        let redaction = redaction
+            .sign(self.version, &self.signer)
+            .expect("a small event");
+        self.note(&redaction);
+        redaction
+    }
+
+    /// A new profile of Dora that is known as a part of the state before a message only, and that message.
+    async fn with_outlier(&mut self) -> (Pdu, Pdu) {
+        let join = self.join.clone();
+        let profile = json!({"membership": "join", "displayname": "Dora"});
+        let profile = self.state_event(DORA, "m.room.member", DORA, profile, &[&join]);
+        let text = self.text("See my name", &[&profile]);
+        let state = self.state.values().cloned().collect();
+        *self.elsewhere.state.lock() = Some(state);
+        self.accept(&text).await;
+        (profile, text)
+    }
+
     /// So many messages, one after the other.
     fn chain(&mut self, count: usize, from: &Pdu) -> Vec<Pdu> {
         let mut chain: Vec<Pdu> = Vec::new();
@@ -875,6 +897,94 @@ async fn a_redaction_waits_for_its_target() {
     assert!(stored.pdu.content().is_empty());
     let stored = shared.stored(here.event_id()).expect("stored");
     assert!(!stored.pdu.content().is_empty());
+}
+
+#[tokio::test]
+async fn a_redaction_of_what_is_no_event_spoils_nothing() {
+    for version in [RoomVersion::V10, RoomVersion::V11] {
+        let mut shared = Shared::new(version).await;
+        let join = shared.join.clone();
+        let text = shared.text("Hello", &[&join]);
+        let mut pdus = vec![text.clone()];
+        for target in [format!("${}", "a".repeat(7_000)), "nonsense".to_owned()] {
+            let last = pdus[pdus.len() - 1].clone();
+            pdus.push(shared.redaction(DORA, &target, &[&last]));
+        }
+        let received = shared.send(pdus.iter().map(raw).collect()).await;
+        for received in received {
+            let outcome = received.result.expect("the batch can be committed");
+            assert_eq!(outcome, Outcome::Accepted, "{version}");
+        }
+        let shown = ids(&pdus.iter().collect::<Vec<_>>());
+        assert!(shown.iter().all(|id| shared.shown().contains(id)));
+        let stored = shared.stored(text.event_id()).expect("stored");
+        assert!(!stored.pdu.content().is_empty());
+        // The room goes on.
+        shared.say_here("Well").await;
+        shared.server.check_chain(&shared.room);
+    }
+}
+
+#[tokio::test]
+async fn an_outlier_that_is_judged_later_is_part_of_the_room() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let (profile, _) = shared.with_outlier().await;
+    let outlier = shared.stored(profile.event_id()).expect("stored");
+    assert_eq!(outlier.header.status, EventStatus::Outlier);
+    assert!(!shared.shown().contains(&profile.event_id().to_owned()));
+
+    shared.accept(&profile).await;
+    let judged = shared.stored(profile.event_id()).expect("stored");
+    assert_eq!(judged.num, outlier.num);
+    assert_eq!(judged.header.status, EventStatus::Accepted);
+    assert!(judged.header.place.is_some());
+    assert_eq!(judged.pdu.content()["displayname"], "Dora");
+    assert!(shared.shown().contains(&profile.event_id().to_owned()));
+    // Writers, who see the same, may build upon it.
+    let text = shared.text("After my new name", &[&profile]);
+    shared.accept(&text).await;
+    shared.say_here("Hello Dora").await;
+}
+
+#[tokio::test]
+async fn a_redacted_outlier_stays_redacted() {
+    // The outlier is redacted before it is judged, or in the same transaction.
+    for apart in [true, false] {
+        let mut shared = Shared::new(RoomVersion::V11).await;
+        let (profile, text) = shared.with_outlier().await;
+        let mut redaction = shared.build(DORA, "m.room.redaction", None, json!({}), &[&text]);
+        redaction.redacts = Some(profile.event_id().to_owned());
+        if !apart {
+            // It is taken in first.
+            let join = shared.join.clone();
+            redaction.prev_events = vec![EventRef::from(&join)];
+            redaction
+                .auth_events
+                .retain(|auth| auth.event_id != profile.event_id());
+            redaction.auth_events.push(EventRef::from(&join));
+            redaction.depth = join.depth();
+        }
+        let redaction = redaction
+            .sign(shared.version, &shared.signer)
+            .expect("a small event");
+        if apart {
+            shared.accept(&redaction).await;
+            let outlier = shared.stored(profile.event_id()).expect("stored");
+            assert_eq!(outlier.header.status, EventStatus::Outlier);
+            assert!(outlier.pdu.content().get("displayname").is_none());
+            shared.accept(&profile).await;
+        } else {
+            for received in shared.send(vec![raw(&redaction), raw(&profile)]).await {
+                let outcome = received.result.expect("stored");
+                assert_eq!(outcome, Outcome::Accepted);
+            }
+        }
+        let redaction = shared.stored(redaction.event_id()).expect("stored");
+        let judged = shared.stored(profile.event_id()).expect("stored");
+        assert_eq!(judged.header.status, EventStatus::Accepted);
+        assert_eq!(judged.header.redacted_by, Some(redaction.num));
+        assert!(judged.pdu.content().get("displayname").is_none());
+    }
 }
 
 #[tokio::test]

@@ -52,9 +52,9 @@ table! {
 }
 
 table! {
-    /// Redactions by the id of their target, where that is not known yet. Floor: the arrival of the target, the room's
-    /// purge.
-    AwaitedTargets = "awaited_targets", Point, (RoomNum, String) => EventNumber
+    /// Redactions by the id of their target, where that is not known yet. Several may wait for the same: which of them may
+    /// redact it shows when it arrives. Floor: the arrival of the target, the room's purge.
+    AwaitedTargets = "awaited_targets", Scan, (RoomNum, String, EventNum) => Present
 }
 
 table! {

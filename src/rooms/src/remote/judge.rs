@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use myelin_data::rooms::{AwaitedTargets, EventNumber, EventStatus, Gaps, Place};
+use myelin_data::{
+    Present,
+    rooms::{AwaitedTargets, EventStatus, Gaps, Place},
+};
 use myelin_rules::{
     Pdu,
     auth::{self, AuthEvent, AuthEvents, auth_types},
@@ -30,7 +33,7 @@ pub(super) struct Progress {
     /// The gaps as they are now.
     pub(super) gaps: Missing,
     /// Redactions by the id of their target, where that is not known yet.
-    awaited: HashMap<String, Arc<Event>>,
+    awaited: HashMap<String, Vec<Arc<Event>>>,
 }
 
 impl Progress {
@@ -324,45 +327,53 @@ impl RoomGuard {
         if let Some(target) = target.into_iter().flatten().next() {
             self.redact_with(&target, redaction);
         } else {
-            let key = (self.num(), id.clone());
-            self.batch()
-                .put::<AwaitedTargets>(&key, &EventNumber(redaction.num));
-            progress.awaited.insert(id, Arc::clone(redaction));
+            let key = (self.num(), id.clone(), redaction.num);
+            self.batch().put::<AwaitedTargets>(&key, &Present);
+            let waiting = progress.awaited.entry(id).or_default();
+            waiting.push(Arc::clone(redaction));
         }
         Ok(())
     }
 
-    /// Prunes an event for which a redaction has waited.
+    /// Prunes an event for which redactions have waited by the first of them that may do that.
     async fn apply_awaited(
         &mut self,
         target: &Arc<Event>,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
-        let key = (self.num(), target.header.event_id.clone());
-        let (rooms, wanted) = (self.rooms.clone(), key.clone());
-        let read = move |view: &View| match view.get::<AwaitedTargets>(&wanted)? {
-            Some(redaction) => rooms.event(view, wanted.0, redaction.0),
-            None => Ok(None),
+        let prefix = (self.num(), target.header.event_id.clone());
+        let (rooms, wanted) = (self.rooms.clone(), prefix.clone());
+        let read = move |view: &View| {
+            let nums = view
+                .keys::<AwaitedTargets>(Scan::prefix(&wanted))
+                .map(|key| key.map(|(.., redaction)| redaction))
+                .collect::<Result<Vec<EventNum>, StoreError>>()?;
+            rooms.events(view, wanted.0, &nums)
         };
-        let stored = self.rooms.0.store.read(read).await?;
-        if let Some(redaction) = progress.awaited.remove(&key.1).or(stored) {
-            self.redact_with(target, &redaction);
+        let stored = self.rooms.0.store.read(read).await?.into_iter().flatten();
+        let new = progress.awaited.remove(&prefix.1).unwrap_or_default();
+        let mut pruned = false;
+        for redaction in stored.chain(new) {
+            pruned = pruned || self.redact_with(target, &redaction);
+            let key = (prefix.0, prefix.1.clone(), redaction.num);
             self.batch().delete::<AwaitedTargets>(&key);
         }
         Ok(())
     }
 
-    /// Prunes an event if a redaction may do that.
-    fn redact_with(&mut self, target: &Event, redaction: &Event) {
+    /// Prunes an event if a redaction may do that. Answers whether it did.
+    fn redact_with(&mut self, target: &Event, redaction: &Event) -> bool {
         let allowed = self
             .state()
             .levels()
             .is_some_and(|levels| auth::may_redact(&redaction.pdu, &target.pdu, levels));
-        if allowed && target.header.redacted_by.is_none() {
+        let prunes = allowed && target.header.redacted_by.is_none();
+        if prunes {
             let mut pruned = Event::clone(target);
             pruned.header.redacted_by = Some(redaction.num);
             pruned.pdu = target.pdu.redacted();
             self.prune(pruned);
         }
+        prunes
     }
 }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use myelin_data::rooms::{EventStatus, Gaps};
+use myelin_data::rooms::{AwaitedTargets, EventStatus, Gaps};
 use myelin_rooms::{
     Preset,
     remote::{
@@ -132,13 +132,14 @@ impl Fetch for Elsewhere {
         Box::pin(async move {
             let mut keys = VerifyKeys::new();
             for wanted in wanted {
-                if wanted.server == "there.org" && wanted.key_id == "ed25519:b_test" {
+                let played = ["there.org", "away.org"].contains(&wanted.server.as_str());
+                if played && wanted.key_id == "ed25519:b_test" {
                     let key = VerifyKey {
                         key: signing_key().public_key_bytes(),
                         valid_until: None,
                         expired: None,
                     };
-                    let of_server = keys.entry("there.org".to_owned()).or_default();
+                    let of_server = keys.entry(wanted.server.to_string()).or_default();
                     of_server.insert(wanted.key_id.clone(), key);
                 }
             }
@@ -897,6 +898,44 @@ async fn a_redaction_waits_for_its_target() {
     assert!(stored.pdu.content().is_empty());
     let stored = shared.stored(here.event_id()).expect("stored");
     assert!(!stored.pdu.content().is_empty());
+}
+
+#[tokio::test]
+async fn a_redaction_that_may_not_prune_hides_none_that_may() {
+    // The redactions come before the target, or in the same transaction.
+    for apart in [true, false] {
+        let mut shared = Shared::new(RoomVersion::V11).await;
+        let join = shared.join.clone();
+        // Who is of another server than the sender, and has no power.
+        let there = std::mem::replace(&mut shared.signer, Signer::new("away.org", signing_key()));
+        let mallory = "@mallory:away.org";
+        let joins = json!({"membership": "join"});
+        let joined = shared.state_event(mallory, "m.room.member", mallory, joins, &[&join]);
+        shared.accept(&joined).await;
+        let away = std::mem::replace(&mut shared.signer, there);
+        let text = shared.text("Oops", &[&joined]);
+        let good = shared.redaction(DORA, text.event_id(), &[&joined]);
+        shared.signer = away;
+        let first = shared.redaction(mallory, text.event_id(), &[&joined]);
+        let last = shared.redaction(mallory, text.event_id(), &[&good]);
+        let order = [&first, &good, &last, &text];
+        if apart {
+            for pdu in order {
+                shared.accept(pdu).await;
+            }
+        } else {
+            for received in shared.send(order.map(raw).into()).await {
+                let outcome = received.result.expect("stored");
+                assert_eq!(outcome, Outcome::Accepted);
+            }
+        }
+        let good = shared.stored(good.event_id()).expect("stored");
+        let stored = shared.stored(text.event_id()).expect("stored");
+        assert_eq!(stored.header.redacted_by, Some(good.num));
+        assert!(stored.pdu.content().is_empty());
+        let view = shared.server.view();
+        assert_eq!(view.scan::<AwaitedTargets>(Scan::all()).count(), 0);
+    }
 }
 
 #[tokio::test]

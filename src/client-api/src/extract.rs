@@ -295,7 +295,7 @@ async fn receive<A: Identify>(
 
     let (caller, requester) = A::identify(state, &head, address).await?;
     let source = match (&requester, limit) {
-        (_, Limit::Login | Limit::Registration) | (None, _) => Source::Address(address),
+        (_, Limit::Login | Limit::Registration) | (None, _) => Source::of(address),
         (Some(requester), _) => Source::User(requester.user),
     };
     state.limiter.check(limit, source)?;

@@ -1,6 +1,11 @@
 //! Rate limits by class of endpoint, per user or, where nobody is logged in, per address.
 
-use std::{hash::Hash, net::IpAddr, num::NonZeroU32, time::Duration};
+use std::{
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    time::Duration,
+};
 
 use governor::{
     Quota, RateLimiter,
@@ -38,6 +43,18 @@ pub(crate) enum Source {
     User(UserNum),
     /// Somebody at an address.
     Address(IpAddr),
+}
+
+impl Source {
+    /// Whoever is behind an address. Of IPv6 a household has a whole /64, so that its parts are one source.
+    pub(crate) fn of(address: IpAddr) -> Source {
+        Source::Address(match address {
+            IpAddr::V4(_) => address,
+            IpAddr::V6(address) => {
+                Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into()
+            }
+        })
+    }
 }
 
 type Keyed = RateLimiter<Source, DefaultKeyedStateStore<Source>, DefaultClock>;

@@ -158,9 +158,9 @@ impl Typing {
         let changed = match timeout {
             Some(timeout) => {
                 let until = now.after(timeout.min(LONGEST));
-                let serial = state.serial;
                 let typing = state.rooms.entry(room).or_insert_with(|| RoomTyping {
-                    serial,
+                    // No change has this serial: that of the last one may be another room's.
+                    serial: 0,
                     changed_at: now,
                     users: Vec::new(),
                 });

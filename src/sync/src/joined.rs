@@ -132,7 +132,9 @@ pub(crate) fn joined_room(
     let shaper =
         Shaper::new(room, viewer, context.filters.format).with_fields(context.filters.fields);
     let (ephemeral, own_receipts) = ephemeral(context, room, fresh)?;
-    let account_data = if fresh {
+    let account_data = if !context.filters.account_data.takes_room(room.room_id()) {
+        Events::default()
+    } else if fresh {
         context
             .account_data
             .all(room.num(), &context.filters.account_data)?

@@ -83,15 +83,20 @@ pub(crate) fn left_room(
     let state = Some(Events {
         events: shaper.state(&state)?,
     });
+    let account_data = if context.filters.account_data.takes_room(room.room_id()) {
+        context
+            .account_data
+            .of(room.num(), &context.filters.account_data)?
+    } else {
+        Events::default()
+    };
     let mut left = LeftRoom {
         timeline: Timeline {
             events: shaper.timeline(&mut sight, &recent.events)?,
             limited: recent.limited || (context.since.is_some() && stay.is_some() && !was_in),
             prev_batch: Some(room.token(recent.start)),
         },
-        account_data: context
-            .account_data
-            .of(room.num(), &context.filters.account_data)?,
+        account_data,
         ..LeftRoom::default()
     };
     if unread::is_saved(room, context.viewer.user)? {

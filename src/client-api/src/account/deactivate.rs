@@ -81,7 +81,10 @@ pub async fn end_account(
     user_id: &UserId,
     erase: bool,
 ) -> std::result::Result<(), DeactivateError> {
+    // First the rooms: if that fails, or the client goes away, the account is still there to try again with.
+    rooms.leave_all(user_id).await?;
     accounts.deactivate(user, erase).await?;
+    // And what was joined in the meantime.
     rooms.leave_all(user_id).await?;
     Ok(())
 }

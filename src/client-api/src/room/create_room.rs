@@ -57,6 +57,9 @@ struct InitialState {
     content: JsonObject,
 }
 
+/// How many users a new room invites, and how many state events it begins with, at most: each is an event of one batch.
+const MOST_AT_ONCE: usize = 100;
+
 /// Makes a room for the caller.
 pub(crate) async fn create(
     State(rooms): State<Rooms>,
@@ -79,6 +82,11 @@ async fn draft(
             ErrorKind::ThreepidDenied,
             "This server does not invite by e-mail address or phone number.",
         ));
+    }
+    if request.invite.len() > MOST_AT_ONCE || request.initial_state.len() > MOST_AT_ONCE {
+        return Err(Refusal::invalid(format!(
+            "At most {MOST_AT_ONCE} users are invited and {MOST_AT_ONCE} state events set at once."
+        )));
     }
     let mut draft = CreateRoom::new(
         creator.user_id.clone(),

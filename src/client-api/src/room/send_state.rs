@@ -2,6 +2,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey>
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use myelin_rooms::{Rooms, SendError, SendState};
 use ruma::api::{
@@ -10,8 +12,10 @@ use ruma::api::{
 };
 
 use crate::{
+    Limit, Limiter,
     error::{Refusal, Result},
     extract::{Reply, Request},
+    limiter::Source,
     shared::{content, not_in_room, refuse_append, remote_user},
 };
 
@@ -36,16 +40,24 @@ pub(super) fn refuse(error: SendError) -> Refusal {
 /// Sends a state event.
 pub(crate) async fn send(
     State(rooms): State<Rooms>,
+    State(limiter): State<Arc<Limiter>>,
     request: Request<Operation>,
 ) -> Result<Reply<Response>> {
     let event = request.body;
+    let event_type = event.event_type.to_string();
+    let content = content(&event.body)?;
+    let membership = content.get("membership").and_then(|value| value.as_str());
+    if event_type == "m.room.member" && membership == Some("invite") {
+        // An invitation by another way is one all the same.
+        limiter.check(Limit::Invite, Source::User(request.caller.user))?;
+    }
     let event_id = rooms
         .send_state(SendState {
             room_id: event.room_id,
             sender: request.caller.user_id,
-            event_type: event.event_type.to_string(),
+            event_type,
             state_key: event.state_key,
-            content: content(&event.body)?,
+            content,
         })
         .await
         .map_err(refuse)?;

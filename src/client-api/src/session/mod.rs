@@ -18,7 +18,7 @@ pub(crate) fn routes(routes: Routes) -> Routes {
     routes
         .operation::<types_operation::v3::Request, _, _>(Limit::Read, get_login_types::get)
         .operation::<login_operation::v3::Request, _, _>(Limit::Login, login::login)
-        .operation::<refresh_token::v3::Request, _, _>(Limit::Login, refresh::refresh)
+        .operation::<refresh_token::v3::Request, _, _>(Limit::Read, refresh::refresh)
         .operation::<logout_operation::v3::Request, _, _>(Limit::Read, logout::logout)
         .operation::<logout_all_operation::v3::Request, _, _>(Limit::Read, logout_all::logout)
 }

@@ -100,6 +100,15 @@ mod tests {
                 "{query}"
             );
         }
+        // Given together, either is enough.
+        let all = members(
+            &server,
+            &room,
+            &alice,
+            "?membership=leave&not_membership=leave",
+        )
+        .await;
+        assert_eq!(all, ["@alice:hs1 join", "@bob:hs1 leave"]);
     }
 
     #[tokio::test]

@@ -47,6 +47,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whoever_sees_an_event_because_it_is_his_own_sees_nothing_of_the_room() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let room = server.room(&alice, &json!({ "name": "secret" })).await;
+        server.act("invite", &room, &alice, &bob).await.ok();
+        let since = text(&server.sync(&bob, "").await["next_batch"]);
+        server.leave(&room, &bob).await;
+        let synced = server.sync(&bob, &format!("since={since}")).await;
+        let left = &synced["rooms"]["leave"][&room]["timeline"]["events"];
+        let declined = ids(left).pop().expect("he is told that he declined");
+        let path = in_room(&room, &format!("/context/{}", encode(&declined)));
+        let context = server.get(&path, &bob).await.ok();
+        assert_eq!(context["event"]["event_id"], declined);
+        assert_eq!(context["state"], json!([]));
+    }
+
+    #[tokio::test]
     async fn an_event_is_shown_between_its_neighbours() {
         let (server, alice, _) = Server::with_two_users().await;
         let room = server.room(&alice, &json!({})).await;

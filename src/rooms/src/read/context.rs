@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use myelin_state::Root;
 use ruma::{
     EventId, RoomId,
     api::{
@@ -98,7 +99,12 @@ fn around(
         .chain(&after.events)
         .cloned()
         .collect();
-    let state = last.header.after();
+    // Who sees an event only because it is about himself sees nothing of the room.
+    let state = if sight.shown_by_rules(last)? {
+        last.header.after()
+    } else {
+        Root::EMPTY
+    };
     let mut events = match filter.lazy_load_options {
         LazyLoadOptions::Disabled => {
             let entries: Vec<_> = room

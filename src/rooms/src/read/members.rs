@@ -60,9 +60,13 @@ impl Rooms {
                 .collect();
             let mut members = room.events(&entries)?;
             members.retain(|member| {
-                let membership = Some(membership_of(member));
-                (query.membership.is_none() || query.membership == membership)
-                    && (query.not_membership.is_none() || query.not_membership != membership)
+                let membership = membership_of(member);
+                match (query.membership, query.not_membership) {
+                    (Some(is), Some(not)) => membership == is || membership != not,
+                    (Some(is), None) => membership == is,
+                    (None, Some(not)) => membership != not,
+                    (None, None) => true,
+                }
             });
             Ok(Shaper::new(room, viewer, Format::Client).state(&members)?)
         })

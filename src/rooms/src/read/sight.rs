@@ -56,14 +56,20 @@ impl<'a> Sight<'a> {
     /// His own memberships he may always see, even where the rules of history visibility would not show them: the event
     /// that refuses an invitation tells his other devices that it is gone.
     pub fn sees(&mut self, event: &Event) -> Result<bool, StoreError> {
+        let is_shown = event.header.place.is_some() && event.header.status == EventStatus::Accepted;
+        if is_shown && event.pdu.is_state("m.room.member", self.user.as_str()) {
+            return Ok(true);
+        }
+        self.shown_by_rules(event)
+    }
+
+    /// Whether the rules of history visibility alone show an event, and with it the state around it.
+    pub(super) fn shown_by_rules(&mut self, event: &Event) -> Result<bool, StoreError> {
         let Some(place) = event.header.place else {
             return Ok(false);
         };
         if event.header.status != EventStatus::Accepted {
             return Ok(false);
-        }
-        if event.pdu.is_state("m.room.member", self.user.as_str()) {
-            return Ok(true);
         }
         let after = self.side(event.header.after())?;
         let before = match event.header.state_before {

@@ -8,6 +8,7 @@ use axum::{
 };
 use http::request::Parts;
 use myelin_accounts::Requester;
+use myelin_types::UserNum;
 use ruma::api::{
     IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt,
     auth_scheme::{
@@ -48,12 +49,12 @@ pub(crate) trait Identify: AuthScheme {
     /// Who may call.
     const ACCESS: Access;
 
-    /// Proves who is calling.
+    /// Proves who is calling; with the number of whoever is logged in, by whom the limits count.
     fn identify(
         state: &AppState,
         request: &http::Request<()>,
         address: IpAddr,
-    ) -> impl Future<Output = Result<(Self::Caller, Option<Requester>)>> + Send;
+    ) -> impl Future<Output = Result<(Self::Caller, Option<UserNum>)>> + Send;
 }
 
 impl Identify for AccessToken {
@@ -65,10 +66,11 @@ impl Identify for AccessToken {
         state: &AppState,
         request: &http::Request<()>,
         address: IpAddr,
-    ) -> Result<(Requester, Option<Requester>)> {
+    ) -> Result<(Requester, Option<UserNum>)> {
         let token = Self::extract_authentication(request).map_err(|error| refuse_token(&error))?;
         let requester = authenticate(state, &token, address).await?;
-        Ok((requester.clone(), Some(requester)))
+        let user = requester.user;
+        Ok((requester, Some(user)))
     }
 }
 
@@ -81,58 +83,38 @@ impl Identify for AccessTokenOptional {
         state: &AppState,
         request: &http::Request<()>,
         address: IpAddr,
-    ) -> Result<(Option<Requester>, Option<Requester>)> {
+    ) -> Result<(Option<Requester>, Option<UserNum>)> {
         let token = Self::extract_authentication(request).map_err(|error| refuse_token(&error))?;
         let Some(token) = token else {
             return Ok((None, None));
         };
         let requester = authenticate(state, &token, address).await?;
-        Ok((Some(requester.clone()), Some(requester)))
+        let user = requester.user;
+        Ok((Some(requester), Some(user)))
     }
 }
 
-impl Identify for NoAccessToken {
-    type Caller = ();
+/// Kinds of authentication that let anybody in, and tell the handler nothing.
+macro_rules! anybody {
+    ($($scheme:ty),+) => {
+        $(impl Identify for $scheme {
+            type Caller = ();
 
-    const ACCESS: Access = Access::Public;
+            const ACCESS: Access = Access::Public;
 
-    async fn identify(
-        _: &AppState,
-        _: &http::Request<()>,
-        _: IpAddr,
-    ) -> Result<((), Option<Requester>)> {
-        Ok(((), None))
-    }
+            async fn identify(
+                _: &AppState,
+                _: &http::Request<()>,
+                _: IpAddr,
+            ) -> Result<((), Option<UserNum>)> {
+                Ok(((), None))
+            }
+        })+
+    };
 }
 
-impl Identify for NoAuthentication {
-    type Caller = ();
-
-    const ACCESS: Access = Access::Public;
-
-    async fn identify(
-        _: &AppState,
-        _: &http::Request<()>,
-        _: IpAddr,
-    ) -> Result<((), Option<Requester>)> {
-        Ok(((), None))
-    }
-}
-
-impl Identify for AppserviceTokenOptional {
-    type Caller = ();
-
-    const ACCESS: Access = Access::Public;
-
-    /// No application service is known here, so that whoever calls is anybody.
-    async fn identify(
-        _: &AppState,
-        _: &http::Request<()>,
-        _: IpAddr,
-    ) -> Result<((), Option<Requester>)> {
-        Ok(((), None))
-    }
-}
+// No application service is known here, so that whoever calls where one may is anybody too.
+anybody!(NoAccessToken, NoAuthentication, AppserviceTokenOptional);
 
 fn refuse_token(error: &ExtractTokenError) -> Refusal {
     match error {
@@ -293,10 +275,10 @@ async fn receive<A: Identify>(
     *head.uri_mut() = parts.uri;
     *head.headers_mut() = parts.headers;
 
-    let (caller, requester) = A::identify(state, &head, address).await?;
-    let source = match (&requester, limit) {
+    let (caller, user) = A::identify(state, &head, address).await?;
+    let source = match (user, limit) {
         (_, Limit::Login | Limit::Registration) | (None, _) => Source::of(address),
-        (Some(requester), _) => Source::User(requester.user),
+        (Some(user), _) => Source::User(user),
     };
     state.limiter.check(limit, source)?;
 

@@ -14,10 +14,12 @@ pub mod interner;
 pub mod json;
 pub mod log;
 pub mod rooms;
+mod shown;
 pub mod topic;
 
 pub use interner::Interner;
 pub use json::RawJson;
+pub use shown::Shown;
 
 use myelin_store::TableSpec;
 

@@ -11,7 +11,7 @@ use myelin_store::{CodecError, Key, Parser, Value, Writer};
 use myelin_types::{EventNum, Millis, Pos, RoomNum, StateKeyNum, UserNum};
 use serde::{Deserialize, Serialize};
 
-use crate::{Present, RawJson, accounts::Number, postcard_value, table};
+use crate::{Present, Shown, accounts::Number, postcard_value, table};
 
 table! {
     /// The number of a room id. Floor: the room's purge.
@@ -86,7 +86,7 @@ table! {
 
 table! {
     /// What a user who was invited or who knocked is shown of the room. Floor: deleted with the next membership.
-    StrippedStates = "stripped_states", Point, (UserNum, RoomNum) => RawJson
+    StrippedStates = "stripped_states", Point, (UserNum, RoomNum) => Shown
 }
 
 table! {

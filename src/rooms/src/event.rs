@@ -18,7 +18,7 @@ use parking_lot::RwLock;
 use quick_cache::{Weighter, sync::Cache};
 use ruma::EventId;
 
-use crate::Rooms;
+use crate::{RoomHandle, Rooms};
 
 /// What an event takes in memory besides its text: the decoded fields, the header, the cache's own row.
 const EVENT_OVERHEAD: u64 = 512;
@@ -213,38 +213,54 @@ impl Rooms {
         Ok(self.events(view, room, &[event])?.pop().flatten())
     }
 
-    /// Many events by number, in the order asked for, in one read of the store.
+    /// Many events of a room by number, in the order asked for, in one read of the store.
     pub fn events(
         &self,
         view: &View,
         room: RoomNum,
         events: &[EventNum],
     ) -> Result<Vec<Option<Arc<Event>>>, StoreError> {
+        self.events_at(view, events.iter().map(|num| (room, *num)))
+    }
+
+    /// Many events of several rooms, in the order asked for, in one read of the store.
+    pub fn events_of_rooms(
+        &self,
+        view: &View,
+        events: &[(RoomNum, EventNum)],
+    ) -> Result<Vec<Option<Arc<Event>>>, StoreError> {
+        self.events_at(view, events.iter().copied())
+    }
+
+    fn events_at(
+        &self,
+        view: &View,
+        events: impl Iterator<Item = (RoomNum, EventNum)> + Clone,
+    ) -> Result<Vec<Option<Arc<Event>>>, StoreError> {
         let mut found: Vec<Option<Arc<Event>>> = events
-            .iter()
-            .map(|num| self.0.events.get(*num).filter(|event| event.room == room))
+            .clone()
+            .map(|(room, num)| self.0.events.get(num).filter(|event| event.room == room))
             .collect();
         let missing: Vec<(RoomNum, EventNum)> = events
-            .iter()
             .zip(&found)
             .filter(|(_, event)| event.is_none())
-            .map(|(num, _)| (room, *num))
+            .map(|(key, _)| key)
             .collect();
         if missing.is_empty() {
             return Ok(found);
         }
-        let version = self.handle(view, room)?.version;
-        let mut records = view.multi_get::<Events>(&missing)?.into_iter();
-        for (slot, num) in found
-            .iter_mut()
-            .zip(events)
-            .filter(|(slot, _)| slot.is_none())
-        {
-            if let Some(record) = records.next().flatten() {
-                let event = Arc::new(Event::decode(version, room, *num, record)?);
-                self.0.events.insert(&event, view.pos());
-                *slot = Some(event);
-            }
+        let records = view.multi_get::<Events>(&missing)?;
+        let slots = found.iter_mut().filter(|slot| slot.is_none());
+        let mut handle: Option<RoomHandle> = None;
+        for ((slot, (room, num)), record) in slots.zip(missing).zip(records) {
+            let Some(record) = record else { continue };
+            let version = match &handle {
+                Some(handle) if handle.num == room => handle.version,
+                _ => handle.insert(self.handle(view, room)?).version,
+            };
+            let event = Arc::new(Event::decode(version, room, num, record)?);
+            self.0.events.insert(&event, view.pos());
+            *slot = Some(event);
         }
         Ok(found)
     }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use myelin_data::rooms::{Membership, StrippedStates, UserRoom};
+use myelin_data::rooms::{Membership, UserRoom};
 use myelin_rooms::{
     read::{EventMatcher, Format, RoomView, Viewer},
     token::SyncToken,
@@ -16,15 +16,14 @@ use ruma::{
     RoomId,
     api::client::filter::{EventFormat, FilterDefinition, LazyLoadOptions},
 };
-use serde_json::value::RawValue;
 
 use crate::{
-    Events, Inner, InvitedRoom, KnockedRoom, Response, SyncRequest,
+    Inner, Response, SyncRequest,
     account_data::News,
     ignored::Ignored,
     joined,
     lazy::{Known, Telling},
-    left,
+    left, pending,
     relations::Relations,
     unread::UnreadNotes,
 };
@@ -166,6 +165,7 @@ pub(crate) fn answer(
     for (room, relation) in &relations.rooms {
         add_room(&context, filter, *room, relation, &mut response, &mut notes)?;
     }
+    pending::add_rooms(&context, filter, &relations.rooms, &mut response)?;
     Ok(Answer {
         response,
         next,
@@ -179,7 +179,7 @@ pub(crate) fn answer(
     })
 }
 
-/// Adds what is new of one room to the section where it belongs.
+/// Adds what is new of one room that the user is or was in to the section where it belongs.
 fn add_room(
     context: &Context<'_>,
     filter: &FilterDefinition,
@@ -188,7 +188,6 @@ fn add_room(
     response: &mut Response,
     notes: &mut Notes,
 ) -> Result<(), StoreError> {
-    let told = context.full_state || context.is_new(relation.pos);
     let rooms = &mut response.rooms;
     match relation.membership {
         Membership::Join => {
@@ -200,24 +199,6 @@ fn add_room(
             };
             if let Some(joined) = joined::joined_room(context, &view, relation, notes)? {
                 rooms.join.insert(view.room_id().to_owned(), joined);
-            }
-        }
-        Membership::Invite | Membership::Knock if told => {
-            let Some(view) = wanted_room(context, filter, room)? else {
-                return Ok(());
-            };
-            let events = stripped_state(context, room)?;
-            if relation.membership == Membership::Knock {
-                let knock_state = Events { events };
-                let knocked = KnockedRoom { knock_state };
-                rooms.knock.insert(view.room_id().to_owned(), knocked);
-            } else if !context
-                .ignored
-                .has(view.event(relation.event)?.pdu.sender())
-            {
-                let invite_state = Events { events };
-                let invited = InvitedRoom { invite_state };
-                rooms.invite.insert(view.room_id().to_owned(), invited);
             }
         }
         // Rooms that were left before are told of to those who ask for them; that a room was left is told even if it
@@ -235,13 +216,14 @@ fn add_room(
                 rooms.leave.insert(view.room_id().to_owned(), left);
             }
         }
+        // Those are added together.
         Membership::Invite | Membership::Knock => {}
     }
     Ok(())
 }
 
 /// The room, unless the filter leaves it out.
-fn wanted_room<'a>(
+pub(crate) fn wanted_room<'a>(
     context: &Context<'a>,
     filter: &FilterDefinition,
     room: RoomNum,
@@ -255,17 +237,4 @@ fn wanted_room<'a>(
         .as_ref()
         .is_none_or(|rooms| rooms.iter().any(|id| is(id)));
     Ok((included && !excluded).then_some(view))
-}
-
-/// What a user who was invited or who knocked is shown of the room.
-fn stripped_state(context: &Context<'_>, room: RoomNum) -> Result<Vec<Box<RawValue>>, StoreError> {
-    let row = context
-        .view
-        .get::<StrippedStates>(&(context.viewer.user, room))?;
-    match row {
-        Some(row) => {
-            serde_json::from_str(row.get()).map_err(|_| StoreError::Missing("stripped_states"))
-        }
-        None => Ok(Vec::new()),
-    }
 }

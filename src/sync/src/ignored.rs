@@ -10,6 +10,11 @@ use ruma::OwnedUserId;
 pub(crate) struct Ignored(pub(crate) BTreeSet<OwnedUserId>);
 
 impl Ignored {
+    /// Whether nobody is ignored.
+    pub(crate) fn is_nobody(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether the user is ignored.
     pub(crate) fn has(&self, user: &str) -> bool {
         !self.0.is_empty() && self.0.iter().any(|ignored| ignored.as_str() == user)

@@ -15,6 +15,7 @@ mod ignored;
 mod joined;
 mod lazy;
 mod left;
+mod pending;
 mod relations;
 mod request;
 mod response;

@@ -7,7 +7,7 @@ use myelin_data::rooms::{
     EventHeader, EventIds, EventNumber, EventStatus, Events, Head, Membership as Stored, Place,
     RoomMembers, SentBy, StateNodes, StrippedStates, Timeline, TimelineEntry, UserRoom, UserRooms,
 };
-use myelin_data::{Present, RawJson, rooms::Bytes, topic::Changed};
+use myelin_data::{Present, Shown, rooms::Bytes, topic::Changed};
 use myelin_rules::{
     BuildError, EventBuilder, EventRef, Membership, ParseError, Pdu, Rules,
     auth::{self, AuthEvents},
@@ -16,8 +16,6 @@ use myelin_state::{Root, Updated};
 use myelin_store::StoreError;
 use myelin_types::{EventNum, Pos, UserNum};
 use ruma::{OwnedUserId, UserId};
-use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::{guard::RoomGuard, traits};
 use crate::{
@@ -366,7 +364,7 @@ impl RoomGuard {
             },
         );
         if is_pending(after) && self.rooms.is_local(user_id) {
-            let shown = self.shown_to(event)?;
+            let shown = self.shown_to(event);
             self.batch.put::<StrippedStates>(&(user, room), &shown);
         } else if before.is_some_and(is_pending) {
             self.batch.delete::<StrippedStates>(&(user, room));
@@ -403,36 +401,12 @@ impl RoomGuard {
 
     /// What the target of an invitation or the sender of a knock is shown of the room: some of its state, and the
     /// membership event itself.
-    fn shown_to(&self, member: &Arc<Event>) -> Result<RawJson, AppendError> {
-        let stripped: Vec<Stripped<'_>> = SHOWN_TO_INVITED
+    fn shown_to(&self, member: &Event) -> Shown {
+        let state = SHOWN_TO_INVITED
             .iter()
-            .filter_map(|event_type| self.state.kept_event(event_type))
-            .chain([member])
-            .map(|event| Stripped::of(&event.pdu))
-            .collect::<Result<_, _>>()
-            .map_err(|error| AppendError::Malformed(error.to_string()))?;
-        RawJson::of(&stripped).map_err(|error| AppendError::Malformed(error.to_string()))
-    }
-}
-
-/// A state event in the form in which it is shown to somebody outside.
-#[derive(Serialize)]
-struct Stripped<'a> {
-    content: &'a RawValue,
-    sender: &'a str,
-    state_key: &'a str,
-    #[serde(rename = "type")]
-    event_type: &'a str,
-}
-
-impl<'a> Stripped<'a> {
-    fn of(event: &'a Pdu) -> Result<Self, serde_json::Error> {
-        Ok(Self {
-            content: serde_json::from_str(event.content_json())?,
-            sender: event.sender(),
-            state_key: event.state_key().unwrap_or_default(),
-            event_type: event.event_type(),
-        })
+            .filter_map(|event_type| self.state.kept_event(event_type));
+        let events = state.map(|event| event.num).chain([member.num]);
+        Shown::Events(events.collect())
     }
 }
 

@@ -13,6 +13,7 @@ mod messages;
 mod public;
 mod room_view;
 mod shape;
+mod shown;
 mod sight;
 mod state;
 mod timestamp;

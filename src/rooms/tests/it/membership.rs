@@ -1,13 +1,16 @@
 //! Inviting, joining, knocking, leaving, kicking, banning, forgetting.
 
-use myelin_data::rooms::{Membership, RoomMembers, StrippedStates, UserRoom, UserRooms};
+use myelin_data::{
+    RawJson, Shown,
+    rooms::{Membership, RoomMembers, StrippedStates, UserRoom, UserRooms},
+};
 use myelin_rooms::{
-    AppendError, ForgetError, InviteError, JoinError, KnockError, LeaveError, ModerateError,
-    Preset, SendError,
+    AppendError, ForgetError, InviteError, JoinError, JsonObject, KnockError, LeaveError,
+    ModerateError, Preset, Redact, SendError,
 };
 use myelin_rules::RoomVersion;
-use myelin_store::Scan;
-use myelin_types::UserNum;
+use myelin_store::{Batch, Scan};
+use myelin_types::{RoomNum, UserNum};
 use ruma::{OwnedRoomId, RoomId, owned_room_id};
 use serde_json::{Value, json};
 
@@ -41,12 +44,18 @@ fn members(server: &Server, room: &RoomId, membership: Membership) -> Vec<UserNu
 }
 
 fn stripped(server: &Server, room: &RoomId, who: &str) -> Option<Vec<Value>> {
-    let room = server.handle(room).num;
-    let row = server
-        .view()
-        .get::<StrippedStates>(&(num(server, who), room))
-        .expect("read")?;
-    Some(serde_json::from_str(row.get()).expect("a list"))
+    let (view, room, user) = (server.view(), server.handle(room).num, num(server, who));
+    view.get::<StrippedStates>(&(user, room)).expect("read")?;
+    let shown = server.rooms.shown_to(&view, user, &[RoomNum::NONE, room]);
+    let mut shown = shown.expect("read");
+    assert_eq!(shown[0].len(), 0, "there is no such room");
+    let events = shown.pop().expect("one list for each room");
+    let events = events.iter();
+    Some(
+        events
+            .map(|event| serde_json::from_str(event.get()).expect("an event"))
+            .collect(),
+    )
 }
 
 async fn private_room(server: &Server) -> OwnedRoomId {
@@ -146,6 +155,66 @@ async fn an_invitation_opens_a_private_room_once() {
         Err(JoinError::Append(AppendError::Forbidden(_)))
     ));
     server.check_chain(&room);
+}
+
+#[tokio::test]
+async fn whoever_is_invited_is_shown_the_room_of_that_time_without_what_was_redacted_since() {
+    let server = Server::new().await;
+    let room = private_room(&server).await;
+    let set = async |kind: &str, content: Value| {
+        let state = state(&room, ALICE, kind, "", content);
+        server.rooms.send_state(state).await.expect("Alice may")
+    };
+    let name = set("m.room.name", json!({"name": "slander"})).await;
+    set("m.room.topic", json!({"topic": "then"})).await;
+    let mut request = invite(&room, ALICE, BOB);
+    request.reason = Some("an insult".to_owned());
+    let invitation = server.rooms.invite(request).await.expect("invited");
+    let shown = || {
+        let events = stripped(&server, &room, BOB).expect("Bob is shown the room");
+        let mut events = events.into_iter();
+        move |kind: &str| {
+            let event = events.find(|event| event["type"] == kind);
+            event.expect("it is shown")["content"].clone()
+        }
+    };
+    set("m.room.topic", json!({"topic": "now"})).await;
+    let mut content = shown();
+    assert_eq!(content("m.room.name"), json!({"name": "slander"}));
+    assert_eq!(content("m.room.topic"), json!({"topic": "then"}));
+    assert_eq!(content("m.room.member")["reason"], "an insult");
+
+    for event_id in [name, invitation] {
+        let redact = Redact {
+            room_id: room.clone(),
+            sender: user(ALICE),
+            event_id,
+            content: JsonObject::new(),
+            transaction: None,
+        };
+        server.rooms.redact(redact).await.expect("Alice may");
+    }
+    let mut content = shown();
+    assert_eq!(content("m.room.name"), json!({}));
+    assert_eq!(content("m.room.topic"), json!({"topic": "then"}));
+    assert_eq!(content("m.room.member"), json!({"membership": "invite"}));
+}
+
+#[tokio::test]
+async fn what_is_kept_as_text_is_shown_as_it_stands() {
+    let server = Server::new().await;
+    let room = private_room(&server).await;
+    let invite = invite(&room, ALICE, BOB);
+    server.rooms.invite(invite).await.expect("invited");
+    let events =
+        json!([{"type": "m.room.name", "state_key": "", "sender": "@x:away.org", "content": {}}]);
+    let key = (num(&server, BOB), server.handle(&room).num);
+    let mut batch = Batch::new();
+    let text = RawJson::of(&events).expect("JSON");
+    batch.put::<StrippedStates>(&key, &Shown::Raw(text));
+    server.store.commit(batch).await.expect("committed");
+    let shown = stripped(&server, &room, BOB).expect("Bob is shown the room");
+    assert_eq!(Value::from(shown), events);
 }
 
 #[tokio::test]

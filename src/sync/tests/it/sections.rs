@@ -152,6 +152,87 @@ async fn invitations_are_told_once_and_their_refusal_too() {
 }
 
 #[tokio::test]
+async fn what_was_redacted_is_not_shown_to_those_outside() {
+    let server = Server::new().await;
+    let open = [("m.room.join_rules", json!({"join_rule": "knock"}))];
+    let room = server.room_with(Preset::PrivateChat, &open).await;
+    let name = json!({"name": "slander"});
+    let name = server.set(&room, ALICE, "m.room.name", "", name).await;
+    let invitation = json!({"membership": "invite", "reason": "an insult"});
+    let invitation = server
+        .set(&room, ALICE, "m.room.member", BOB, invitation)
+        .await;
+    let knock = myelin_rooms::Enter {
+        reason: Some("a threat".to_owned()),
+        ..Server::enter(&room, CHARLIE)
+    };
+    let knock = server.rooms.knock(knock).await.expect("he may knock");
+
+    let mut told = Vec::new();
+    for redacted in [false, true] {
+        if redacted {
+            for event in [&name, &invitation, knock.as_str()] {
+                server.redact(&room, ALICE, event).await;
+            }
+        }
+        for (who, section, state) in [
+            (BOB, "invite", "invite_state"),
+            (CHARLIE, "knock", "knock_state"),
+        ] {
+            let response = server.client(who).await.sync().await;
+            let events = &of(&response, section, &room)[state]["events"];
+            let events = events.as_array().expect("the room is shown");
+            assert_eq!(events[0]["type"], "m.room.create");
+            let content = |kind: &str| {
+                let event = events.iter().find(|event| event["type"] == kind);
+                event.expect("it is shown")["content"].clone()
+            };
+            told.push(content("m.room.name"));
+            told.push(content("m.room.member"));
+        }
+    }
+    let name = json!({"name": "slander"});
+    let knock = json!({"membership": "knock", "reason": "a threat", "displayname": CHARLIE});
+    let expected = [
+        name.clone(),
+        json!({"membership": "invite", "reason": "an insult"}),
+        name,
+        knock,
+        json!({}),
+        json!({"membership": "invite"}),
+        json!({}),
+        json!({"membership": "knock"}),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn each_of_many_invitations_shows_its_own_room() {
+    let server = Server::new().await;
+    let mut rooms = Vec::new();
+    for number in 0..20 {
+        let name = [("m.room.name", json!({"name": number.to_string()}))];
+        let room = server.room_with(Preset::PrivateChat, &name).await;
+        server.invite(&room, ALICE, BOB).await;
+        rooms.push(room);
+    }
+    let mut bob = server.client(BOB).await;
+    // An invitation that he took up is among them.
+    server.join(&rooms[7], BOB).await;
+    let response = bob.sync().await;
+    for (number, room) in rooms.iter().enumerate().filter(|(number, _)| *number != 7) {
+        let events = &of(&response, "invite", room)["invite_state"]["events"];
+        let mut events = events.as_array().expect("the room is shown").iter();
+        let name = events.find(|event| event["type"] == "m.room.name");
+        assert_eq!(
+            name.expect("the name")["content"]["name"],
+            number.to_string()
+        );
+    }
+    assert!(of(&response, "invite", &rooms[7]).is_null());
+}
+
+#[tokio::test]
 async fn invitations_of_ignored_users_and_their_messages_are_not_told() {
     let server = Server::new().await;
     let room = server.room().await;

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use myelin_accounts::{Accounts, HashCost, Registration, Settings};
 use myelin_data::{Interner, PRODUCT, RawJson, SCHEMA, rooms::ReceiptKind, tables};
 use myelin_rooms::{
-    CreateRoom, Enter, Invite, JsonObject, Moderate, NewReceipt, Options, Preset, Profile, Rooms,
-    SendMessage, SendState, StateDraft, Thread, read::Viewer, token::SyncToken,
+    CreateRoom, Enter, Invite, JsonObject, Moderate, NewReceipt, Options, Preset, Profile, Redact,
+    Rooms, SendMessage, SendState, StateDraft, Thread, read::Viewer, token::SyncToken,
 };
 use myelin_rules::{Signer, SigningKey};
 use myelin_store::Store;
@@ -162,7 +162,7 @@ impl Server {
             .expect("the room is made")
     }
 
-    fn enter(room: &RoomId, who: &str) -> Enter {
+    pub(crate) fn enter(room: &RoomId, who: &str) -> Enter {
         Enter {
             room_id: room.to_owned(),
             user: user(who),
@@ -291,6 +291,18 @@ impl Server {
         };
         let sent = self.rooms.send_state(state).await;
         sent.map(|id| id.to_string()).map_err(drop)
+    }
+
+    pub(crate) async fn redact(&self, room: &RoomId, who: &str, event: &str) {
+        let redact = Redact {
+            room_id: room.to_owned(),
+            sender: user(who),
+            event_id: EventId::parse(event).expect("event ids are well-formed"),
+            content: JsonObject::new(),
+            transaction: None,
+        };
+        let redacted = self.rooms.redact(redact).await;
+        redacted.expect("the event may be redacted");
     }
 
     pub(crate) async fn read(

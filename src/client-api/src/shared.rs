@@ -3,7 +3,7 @@
 use http::StatusCode;
 use myelin_accounts::{Accounts, Requester};
 use myelin_rooms::{
-    AppendError, Failure, JsonObject, Profile, Rooms, TransactionId,
+    AppendError, CanonicalAliasError, Failure, JsonObject, Profile, Rooms, TransactionId,
     read::{ReadError, Viewer},
     token::Token,
 };
@@ -42,6 +42,20 @@ pub(crate) fn refuse_append(error: AppendError) -> Refusal {
         AppendError::TooLarge(what) => Refusal::too_large(what),
         AppendError::Malformed(what) => Refusal::bad_request(ErrorKind::BadJson, what),
         AppendError::Failure(failure) => refuse_failure(failure),
+    }
+}
+
+/// A canonical alias that the room cannot have.
+pub(crate) fn refuse_canonical_alias(error: CanonicalAliasError) -> Refusal {
+    match error {
+        CanonicalAliasError::BadContent(what) => Refusal::bad_request(ErrorKind::BadJson, what),
+        CanonicalAliasError::InvalidAlias(alias) => {
+            Refusal::invalid(format!("{alias:?} is not a room alias."))
+        }
+        CanonicalAliasError::BadAlias(alias) => Refusal::bad_request(
+            ErrorKind::BadAlias,
+            format!("The alias {alias} does not point to this room."),
+        ),
     }
 }
 

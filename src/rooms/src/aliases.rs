@@ -17,7 +17,7 @@ use crate::{
     pipeline::{Draft, RoomGuard},
 };
 
-const CANONICAL_ALIAS: &str = "m.room.canonical_alias";
+pub(crate) const CANONICAL_ALIAS: &str = "m.room.canonical_alias";
 
 /// Why an alias was not made.
 #[derive(Clone, Debug, Error)]
@@ -65,6 +65,20 @@ pub enum ListAliasesError {
     /// A fault of the server.
     #[error(transparent)]
     Failure(#[from] Failure),
+}
+
+/// Why a `m.room.canonical_alias` is not sent.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CanonicalAliasError {
+    /// It does not have the shape of such an event (`M_BAD_JSON`).
+    #[error("{0}")]
+    BadContent(&'static str),
+    /// What it lists as an alias is none at all (`M_INVALID_PARAM`).
+    #[error("{0:?} is no room alias")]
+    InvalidAlias(String),
+    /// An alias in it does not point to the room (`M_BAD_ALIAS`).
+    #[error("the alias {0} does not point to this room")]
+    BadAlias(OwnedRoomAliasId),
 }
 
 lock_errors!(CreateAliasError, ListAliasesError);
@@ -219,6 +233,36 @@ impl RoomGuard {
             Ok(_) | Err(_) => Ok(()),
         }
     }
+}
+
+/// The texts of all aliases that a canonical-alias event lists. An empty or null `alias` is none.
+pub(crate) fn listed_aliases(content: &JsonObject) -> Result<Vec<&str>, CanonicalAliasError> {
+    let bad = |what| Err(CanonicalAliasError::BadContent(what));
+    let mut aliases = Vec::new();
+    match content.get("alias") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(alias)) if alias.is_empty() => {}
+        Some(Value::String(alias)) => aliases.push(alias.as_str()),
+        Some(_) => return bad("`alias` must be a string"),
+    }
+    match content.get("alt_aliases") {
+        None | Some(Value::Null) => {}
+        Some(Value::Array(list)) => {
+            for alias in list {
+                match alias.as_str() {
+                    Some(alias) => aliases.push(alias),
+                    None => return bad("`alt_aliases` must be strings"),
+                }
+            }
+        }
+        Some(_) => return bad("`alt_aliases` must be a list"),
+    }
+    Ok(aliases)
+}
+
+/// The alias that a text in a canonical-alias event is.
+pub(crate) fn parse_alias(text: &str) -> Result<OwnedRoomAliasId, CanonicalAliasError> {
+    RoomAliasId::parse(text).map_err(|_| CanonicalAliasError::InvalidAlias(text.to_owned()))
 }
 
 /// The content of a canonical-alias event without one alias; none if it does not list that one.

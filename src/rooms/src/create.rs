@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::{
-    AppendError, Failure, JsonObject, Profile, RoomHandle, Rooms,
-    aliases::{alias_changed, put_alias},
+    AppendError, CanonicalAliasError, Failure, JsonObject, Profile, RoomHandle, Rooms,
+    aliases::{CANONICAL_ALIAS, alias_changed, listed_aliases, parse_alias, put_alias},
     membership::{MEMBER, content},
     pipeline::{Draft, RoomGuard},
 };
@@ -135,6 +135,9 @@ pub enum CreateRoomError {
     /// The alias' localpart makes no valid alias (`M_INVALID_PARAM`).
     #[error("{0:?} is no localpart of an alias")]
     InvalidAlias(String),
+    /// A canonical alias in `initial_state` is one that the room cannot have.
+    #[error(transparent)]
+    CanonicalAlias(#[from] CanonicalAliasError),
     /// Somebody of another server was to be invited, and this server does not federate.
     #[error("{0} is a user of another server, which cannot be reached")]
     RemoteInvitee(OwnedUserId),
@@ -172,8 +175,13 @@ impl Rooms {
             .await
     }
 
-    /// Refuses initial state that could not be sent, before anything of it is numbered.
-    fn check_initial_state(&self, request: &CreateRoom) -> Result<(), CreateRoomError> {
+    /// Refuses initial state that could not be sent, before anything of it is numbered. `alias` is the only one that is
+    /// going to point to the room.
+    fn check_initial_state(
+        &self,
+        request: &CreateRoom,
+        alias: Option<&OwnedRoomAliasId>,
+    ) -> Result<(), CreateRoomError> {
         for draft in &request.initial_state {
             if draft.event_type.len() > MAX_NAME || draft.state_key.len() > MAX_NAME {
                 return Err(CreateRoomError::TooLarge(
@@ -185,6 +193,14 @@ impl Rooms {
                 && !self.is_local(&user)
             {
                 return Err(CreateRoomError::RemoteInvitee(user));
+            }
+            if draft.event_type == CANONICAL_ALIAS && draft.state_key.is_empty() {
+                for text in listed_aliases(&draft.content)? {
+                    let listed = parse_alias(text)?;
+                    if Some(&listed) != alias {
+                        return Err(CanonicalAliasError::BadAlias(listed).into());
+                    }
+                }
             }
         }
         Ok(())
@@ -203,7 +219,7 @@ impl Rooms {
         {
             return Err(CreateRoomError::RemoteInvitee(remote.user_id.clone()));
         }
-        self.check_initial_state(&request)?;
+        self.check_initial_state(&request, alias.as_ref())?;
         let plan = Plan::of(request, version, alias);
         self.number_all(&plan).await?;
         let created_at = self.creation_time();
@@ -493,7 +509,7 @@ impl Plan {
         let mut settings = vec![("m.room.power_levels", levels)];
         if let Some(alias) = &self.alias {
             let content = object(json!({ "alias": alias }));
-            settings.push(("m.room.canonical_alias", content));
+            settings.push((CANONICAL_ALIAS, content));
         }
         let (join_rule, guest_access) = match self.preset {
             Preset::PublicChat => ("public", "forbidden"),

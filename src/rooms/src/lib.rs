@@ -26,7 +26,7 @@ pub mod read;
 pub mod remote;
 pub mod token;
 
-pub use aliases::{CreateAliasError, DeleteAliasError, ListAliasesError};
+pub use aliases::{CanonicalAliasError, CreateAliasError, DeleteAliasError, ListAliasesError};
 pub use create::{CreateRoom, CreateRoomError, Invitee, Preset, StateDraft, Visibility};
 pub use directory::SetVisibilityError;
 pub use error::{AppendError, Failure};

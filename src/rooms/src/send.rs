@@ -3,12 +3,14 @@
 use myelin_data::rooms::{Aliases, SentBy};
 use myelin_rules::Membership;
 use myelin_store::StoreError;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, UserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    AppendError, Failure, InviteError, JsonObject, Redact, RedactError, Rooms, TransactionId,
+    AppendError, CanonicalAliasError, Failure, InviteError, JsonObject, Redact, RedactError, Rooms,
+    TransactionId,
+    aliases::{CANONICAL_ALIAS, listed_aliases, parse_alias},
     error::{failures_append, lock_errors},
     membership::{MEMBER, event_id},
     pipeline::{Draft, RoomGuard},
@@ -51,12 +53,9 @@ pub enum SendError {
     /// The server does not know the room.
     #[error("the room is not known")]
     RoomNotFound,
-    /// An alias in the content is no alias at all (`M_INVALID_PARAM`).
-    #[error("{0:?} is no room alias")]
-    InvalidAlias(String),
-    /// An alias in the content does not point to this room (`M_BAD_ALIAS`).
-    #[error("the alias {0} does not point to this room")]
-    BadAlias(String),
+    /// It is a canonical alias that the room cannot have.
+    #[error(transparent)]
+    CanonicalAlias(#[from] CanonicalAliasError),
     /// The content has a shape that its type does not allow (`M_BAD_JSON`).
     #[error("{0}")]
     BadContent(String),
@@ -181,7 +180,7 @@ impl Rooms {
             if request.event_type == MEMBER {
                 return guard.send_member_state(request).await;
             }
-            if request.event_type == "m.room.canonical_alias" && request.state_key.is_empty() {
+            if request.event_type == CANONICAL_ALIAS && request.state_key.is_empty() {
                 guard.check_aliases(&request.content).await?;
             }
             let sent = guard
@@ -242,15 +241,14 @@ impl RoomGuard {
 
     /// Whether the aliases that a new `m.room.canonical_alias` adds are well-formed and point to this room.
     async fn check_aliases(&self, content: &JsonObject) -> Result<(), SendError> {
-        let before = self.state().kept_event("m.room.canonical_alias");
+        let before = self.state().kept_event(CANONICAL_ALIAS);
         let known = match before {
             Some(event) => listed_aliases(event.pdu.content()).unwrap_or_default(),
             None => Vec::new(),
         };
         let mut added = Vec::new();
         for text in listed_aliases(content)? {
-            let alias = RoomAliasId::parse(text.as_str())
-                .map_err(|_| SendError::InvalidAlias(text.clone()))?;
+            let alias = parse_alias(text)?;
             if !known.contains(&text) {
                 added.push(alias);
             }
@@ -267,37 +265,9 @@ impl RoomGuard {
             .await?;
         for (alias, row) in added.into_iter().zip(rows) {
             if row.is_none_or(|row| row.room != room) {
-                return Err(SendError::BadAlias(alias.to_string()));
+                return Err(CanonicalAliasError::BadAlias(alias).into());
             }
         }
         Ok(())
     }
-}
-
-/// The texts of all aliases that a canonical-alias event lists. An empty or null `alias` is none.
-fn listed_aliases(content: &JsonObject) -> Result<Vec<String>, SendError> {
-    let mut aliases = Vec::new();
-    match content.get("alias") {
-        None | Some(Value::Null) => {}
-        Some(Value::String(alias)) if alias.is_empty() => {}
-        Some(Value::String(alias)) => aliases.push(alias.clone()),
-        Some(_) => return Err(SendError::BadContent("`alias` must be a string".to_owned())),
-    }
-    match content.get("alt_aliases") {
-        None | Some(Value::Null) => {}
-        Some(Value::Array(list)) => {
-            for alias in list {
-                let Some(alias) = alias.as_str() else {
-                    let text = "`alt_aliases` must be strings".to_owned();
-                    return Err(SendError::BadContent(text));
-                };
-                aliases.push(alias.to_owned());
-            }
-        }
-        Some(_) => {
-            let text = "`alt_aliases` must be a list".to_owned();
-            return Err(SendError::BadContent(text));
-        }
-    }
-    Ok(aliases)
 }

@@ -22,7 +22,7 @@ use serde::Deserialize;
 use crate::{
     error::{Refusal, Result},
     extract::{Reply, Request},
-    shared::{content, profile, refuse_failure, remote_user},
+    shared::{content, profile, refuse_canonical_alias, refuse_failure, remote_user},
 };
 
 fn refuse(error: CreateRoomError) -> Refusal {
@@ -37,6 +37,7 @@ fn refuse(error: CreateRoomError) -> Refusal {
         CreateRoomError::InvalidAlias(localpart) => {
             Refusal::invalid(format!("{localpart:?} is no localpart of an alias."))
         }
+        CreateRoomError::CanonicalAlias(error) => refuse_canonical_alias(error),
         CreateRoomError::RemoteInvitee(user) => remote_user(&user),
         CreateRoomError::InvalidState(what) => {
             Refusal::bad_request(ErrorKind::InvalidRoomState, what)
@@ -227,6 +228,26 @@ mod tests {
                 content,
                 "{request}"
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_initial_canonical_alias_is_checked_like_one_that_is_set_later() {
+        let server = Server::new().await;
+        let alice = server.register("alice").await;
+        for (content, errcode) in [
+            (json!({ "alias": "#missing:hs1" }), Some("M_BAD_ALIAS")),
+            (json!({ "alias": "%invalid:hs1" }), Some("M_INVALID_PARAM")),
+            (json!({ "alias": 1 }), Some("M_BAD_JSON")),
+            (json!({ "alias": "#here:hs1" }), None),
+        ] {
+            let state = json!([{ "type": "m.room.canonical_alias", "content": content }]);
+            let request = json!({ "room_alias_name": "here", "initial_state": state });
+            let answer = server.post(PATH, &alice, &request).await;
+            match errcode {
+                Some(errcode) => drop(answer.refused(400, errcode)),
+                None => drop(answer.ok()),
+            }
         }
     }
 

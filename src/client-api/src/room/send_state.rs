@@ -16,20 +16,14 @@ use crate::{
     error::{Refusal, Result},
     extract::{Reply, Request},
     limiter::Source,
-    shared::{content, not_in_room, refuse_append, remote_user},
+    shared::{content, not_in_room, refuse_append, refuse_canonical_alias, remote_user},
 };
 
 /// What the sending of messages and of state is refused with.
 pub(super) fn refuse(error: SendError) -> Refusal {
     match error {
         SendError::RoomNotFound => not_in_room(),
-        SendError::InvalidAlias(alias) => {
-            Refusal::invalid(format!("{alias:?} is not a room alias."))
-        }
-        SendError::BadAlias(alias) => Refusal::bad_request(
-            ErrorKind::BadAlias,
-            format!("The alias {alias} does not point to this room."),
-        ),
+        SendError::CanonicalAlias(error) => refuse_canonical_alias(error),
         SendError::BadContent(what) => Refusal::bad_request(ErrorKind::BadJson, what),
         SendError::RedactsUnknown => Refusal::not_found("The room has no such event."),
         SendError::RemoteTarget(user) => remote_user(&user),

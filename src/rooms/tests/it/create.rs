@@ -1,7 +1,9 @@
 //! Making rooms.
 
 use myelin_data::rooms::{Membership, UserRooms};
-use myelin_rooms::{CreateRoom, CreateRoomError, Preset, StateDraft, Visibility};
+use myelin_rooms::{
+    CanonicalAliasError, CreateRoom, CreateRoomError, Preset, StateDraft, Visibility,
+};
 use myelin_rules::RoomVersion;
 use ruma::room_alias_id;
 use serde_json::json;
@@ -224,6 +226,60 @@ async fn initial_state_that_cannot_be_sent_is_refused() {
     let room = with(&longest, &longest, json!({"just": "fits"})).await;
     let room = room.expect("the room is made");
     assert_eq!(server.content(&room, &longest, &longest)["just"], "fits");
+}
+
+#[tokio::test]
+async fn an_initial_canonical_alias_must_point_to_the_room() {
+    let server = Server::new().await;
+    let other = server.public_room().await;
+    let taken = room_alias_id!("#taken:here.org");
+    server
+        .rooms
+        .create_alias(taken, &other, &user(ALICE))
+        .await
+        .expect("made");
+    let with = |name: Option<&str>, state_key: &str, content| {
+        let mut request = request();
+        request.room_alias_name = name.map(str::to_owned);
+        request.initial_state = vec![StateDraft {
+            event_type: "m.room.canonical_alias".to_owned(),
+            state_key: state_key.to_owned(),
+            content: object(content),
+        }];
+        server.rooms.create_room(request)
+    };
+    for (content, expected) in [
+        (
+            json!({"alias": taken}),
+            CanonicalAliasError::BadAlias(taken.to_owned()),
+        ),
+        (
+            json!({"alias": "#mine:here.org", "alt_aliases": [taken]}),
+            CanonicalAliasError::BadAlias(taken.to_owned()),
+        ),
+        (
+            json!({"alias": "mine"}),
+            CanonicalAliasError::InvalidAlias("mine".to_owned()),
+        ),
+        (
+            json!({"alt_aliases": "#mine:here.org"}),
+            CanonicalAliasError::BadContent("`alt_aliases` must be a list"),
+        ),
+    ] {
+        match with(Some("mine"), "", content).await {
+            Err(CreateRoomError::CanonicalAlias(error)) => assert_eq!(error, expected),
+            other => panic!("{other:?} in the place of {expected}"),
+        }
+    }
+    let nowhere = with(None, "", json!({"alias": "#mine:here.org"})).await;
+    assert!(matches!(nowhere, Err(CreateRoomError::CanonicalAlias(_))));
+
+    let content = json!({"alias": "#mine:here.org", "alt_aliases": ["#mine:here.org"]});
+    let room = with(Some("mine"), "", content.clone()).await;
+    let room = room.expect("the room is made, and nothing of those that were refused is left");
+    assert_eq!(server.content(&room, "m.room.canonical_alias", ""), content);
+    let elsewhere = with(None, "a key", json!({"alias": taken})).await;
+    elsewhere.expect("under another key it says nothing about the room");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Sending message and state events, and transactions.
 
-use myelin_rooms::{AppendError, Preset, SendError};
+use myelin_rooms::{AppendError, CanonicalAliasError, Preset, SendError};
 use myelin_rules::RoomVersion;
 use ruma::{owned_room_id, room_alias_id};
 use serde_json::json;
@@ -127,8 +127,8 @@ async fn canonical_aliases_must_point_to_the_room() {
         ),
     ] {
         match server.rooms.send_state(set(content)).await {
-            Err(SendError::BadAlias(_)) => assert!(bad),
-            Err(SendError::InvalidAlias(_)) => assert!(!bad),
+            Err(SendError::CanonicalAlias(CanonicalAliasError::BadAlias(_))) => assert!(bad),
+            Err(SendError::CanonicalAlias(CanonicalAliasError::InvalidAlias(_))) => assert!(!bad),
             other => panic!("{other:?}"),
         }
     }

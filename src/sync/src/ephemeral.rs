@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use myelin_data::rooms::{ReceiptKind, Receipts, ReceiptsByPos};
 use myelin_rooms::{
     TypingSnapshot,
-    read::{EventMatcher, RoomView, Viewer},
+    read::{RoomView, Viewer},
 };
 use myelin_store::{Scan, StoreError};
 use myelin_types::{Millis, Pos, UserNum};
@@ -30,21 +30,30 @@ struct Told {
     ts: Millis,
 }
 
-/// The receipts of a room that changed after a position.
-pub(crate) struct NewReceipts {
-    /// One event for each thread, so that receipts for one event in two threads do not displace each other.
-    pub(crate) events: Vec<Box<RawValue>>,
-    /// Whether one of the user's own is among them, which changes what he has not read.
-    pub(crate) own: bool,
+/// Whether the user set a receipt in a room after `since`.
+pub(crate) fn has_own_receipts(
+    room: &RoomView<'_>,
+    viewer: &Viewer,
+    since: Pos,
+) -> Result<bool, StoreError> {
+    let after = Scan::prefix(&room.num()).after(&(room.num(), since));
+    for key in room.view().keys::<ReceiptsByPos>(after) {
+        let (_, _, user, ..) = key?;
+        if user == viewer.user {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-/// The receipts that were set after `since`, or without it all of them, except the private ones of others.
+/// The receipts that were set after `since`, or without it all of them, except the private ones of others; and whether
+/// one of the user's own is among them. One event for each thread, so that receipts for one event in two threads do not
+/// displace each other.
 pub(crate) fn receipts(
     room: &RoomView<'_>,
     viewer: &Viewer,
     since: Option<Pos>,
-    matcher: &EventMatcher,
-) -> Result<NewReceipts, StoreError> {
+) -> Result<(Vec<Box<RawValue>>, bool), StoreError> {
     let view = room.view();
     let shown = |user: UserNum, kind: ReceiptKind| kind == ReceiptKind::Read || user == viewer.user;
     let rows: Vec<_> = match since {
@@ -75,12 +84,6 @@ pub(crate) fn receipts(
         }
     };
     let own = rows.iter().any(|(user, ..)| *user == viewer.user);
-    if !matcher.takes_type("m.receipt") {
-        return Ok(NewReceipts {
-            events: Vec::new(),
-            own,
-        });
-    }
     let users: Vec<UserNum> = rows.iter().map(|(user, ..)| *user).collect();
     let ids = room.rooms().interner().user_ids(view, &users)?;
     let mut threads: BTreeMap<String, Content> = BTreeMap::new();
@@ -105,10 +108,7 @@ pub(crate) fn receipts(
         let r#type = "m.receipt";
         to_raw_value(&Event { content, r#type }).map_err(|_| StoreError::Missing("receipts"))
     });
-    Ok(NewReceipts {
-        events: events.collect::<Result<_, _>>()?,
-        own,
-    })
+    Ok((events.collect::<Result<_, _>>()?, own))
 }
 
 /// Who is typing.

@@ -197,32 +197,39 @@ fn members_moved(room: &RoomView<'_>, old: Root, new: Root) -> Result<bool, Stor
         .any(|change| change.key.is_member() || names.contains(&Some(change.key))))
 }
 
-/// Receipts and typing, and whether a receipt of the user's own is among the former.
+/// Receipts and typing, and whether the user set a receipt, which changes what he has not read.
 fn ephemeral(
     context: &Context<'_>,
     room: &RoomView<'_>,
     fresh: bool,
 ) -> Result<(Events, bool), StoreError> {
     let matcher = &context.filters.ephemeral;
-    if !matcher.takes_room(room.room_id()) {
-        return Ok((Events::default(), false));
-    }
+    let wanted = matcher.takes_room(room.room_id());
     let since = if fresh { None } else { context.since };
-    let receipts =
-        ephemeral::receipts(room, context.viewer, since.map(|since| since.pos), matcher)?;
-    let mut events = receipts.events;
+    let (mut events, own) = if wanted && matcher.takes_type("m.receipt") {
+        ephemeral::receipts(room, context.viewer, since.map(|since| since.pos))?
+    } else {
+        // Unread counts follow the user's receipts, whether he wants to hear of those or not. A room that is new to him
+        // is told anyway.
+        let own = match since {
+            Some(since) => ephemeral::has_own_receipts(room, context.viewer, since.pos)?,
+            None => false,
+        };
+        (Vec::new(), own)
+    };
     let typing = context
         .sync
         .rooms
         .typing()
         .since(room.num(), since.map_or(0, |since| since.typing));
     if let Some(snapshot) = typing
+        && wanted
         && matcher.takes_type("m.typing")
         && !(since.is_none() && snapshot.users.is_empty())
     {
         events.push(ephemeral::typing(room, &snapshot, &context.ignored)?);
     }
-    Ok((Events { events }, receipts.own))
+    Ok((Events { events }, own))
 }
 
 impl UnreadNotifications {

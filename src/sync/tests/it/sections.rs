@@ -498,6 +498,38 @@ async fn receipts_and_typing_are_told() {
 }
 
 #[tokio::test]
+async fn reading_is_told_to_those_who_want_no_receipts() {
+    let server = Server::new().await;
+    let room = server.room().await;
+    server.join(&room, BOB).await;
+    for ephemeral in [
+        json!({"not_rooms": [room]}),
+        json!({"types": []}),
+        json!({"not_types": ["m.receipt"]}),
+    ] {
+        let event = server.say(&room, ALICE, "x").await;
+        let filter = json!({"room": {"ephemeral": ephemeral}});
+        let mut bob = server.client(BOB).await.filter(filter);
+        let response = bob.sync().await;
+        let count = |response: &Value| {
+            of(response, "join", &room)["unread_notifications"]["notification_count"].clone()
+        };
+        assert_eq!(count(&response), 1);
+        for kind in [ReceiptKind::Read, ReceiptKind::ReadPrivate] {
+            let thread = Thread::Unthreaded;
+            server.read(&room, BOB, &event, kind, thread).await;
+            let response = bob.sync().await;
+            assert_eq!(count(&response), 0);
+            let joined = of(&response, "join", &room);
+            assert_eq!(joined["ephemeral"]["events"], json!([]));
+        }
+        let (kind, thread) = (ReceiptKind::Read, Thread::Unthreaded);
+        server.read(&room, ALICE, &event, kind, thread).await;
+        assert_eq!(bob.sync().await["rooms"], json!({}), "another's is nothing");
+    }
+}
+
+#[tokio::test]
 async fn rooms_and_events_are_filtered() {
     let server = Server::new().await;
     let room = server.room().await;

@@ -8,8 +8,13 @@ use myelin_types::{RoomNum, UserNum};
 pub enum Changed {
     /// The room's timeline or state has grown.
     Timeline(RoomNum),
-    /// The room's receipts have changed.
+    /// The room's receipts have changed, among them one that everybody in the room is shown.
     Receipts(RoomNum),
+    /// A private receipt of the room has changed: nobody but its user is concerned, who has
+    /// [`OwnReceipts`](Changed::OwnReceipts) for it.
+    PrivateReceipts(RoomNum),
+    /// Receipts that only the user is shown have changed.
+    OwnReceipts(UserNum),
     /// The user's own rows have changed: account data, memberships, filters' targets.
     User(UserNum),
     /// Some of the user's sessions have ended, or what they may do has changed.
@@ -20,12 +25,16 @@ const TIMELINE: u64 = 1;
 const RECEIPTS: u64 = 2;
 const USER: u64 = 3;
 const SESSIONS: u64 = 4;
+const PRIVATE_RECEIPTS: u64 = 5;
+const OWN_RECEIPTS: u64 = 6;
 
 impl From<Changed> for Topic {
     fn from(changed: Changed) -> Topic {
         let (tag, number) = match changed {
             Changed::Timeline(room) => (TIMELINE, room.0),
             Changed::Receipts(room) => (RECEIPTS, room.0),
+            Changed::PrivateReceipts(room) => (PRIVATE_RECEIPTS, room.0),
+            Changed::OwnReceipts(user) => (OWN_RECEIPTS, user.0),
             Changed::User(user) => (USER, user.0),
             Changed::Sessions(user) => (SESSIONS, user.0),
         };
@@ -40,6 +49,8 @@ impl Changed {
         match topic.0 >> 32 {
             TIMELINE => Some(Changed::Timeline(RoomNum(number))),
             RECEIPTS => Some(Changed::Receipts(RoomNum(number))),
+            PRIVATE_RECEIPTS => Some(Changed::PrivateReceipts(RoomNum(number))),
+            OWN_RECEIPTS => Some(Changed::OwnReceipts(UserNum(number))),
             USER => Some(Changed::User(UserNum(number))),
             SESSIONS => Some(Changed::Sessions(UserNum(number))),
             _ => None,
@@ -56,6 +67,8 @@ mod tests {
         for changed in [
             Changed::Timeline(RoomNum(1)),
             Changed::Receipts(RoomNum(u32::MAX)),
+            Changed::PrivateReceipts(RoomNum(2)),
+            Changed::OwnReceipts(UserNum(3)),
             Changed::User(UserNum(7)),
             Changed::Sessions(UserNum(8)),
         ] {

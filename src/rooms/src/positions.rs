@@ -66,7 +66,7 @@ impl Observer for Positions {
                 Some(Changed::Timeline(room)) => {
                     self.entry(room).timeline.fetch_max(pos.0, Ordering::SeqCst);
                 }
-                Some(Changed::Receipts(room)) => {
+                Some(Changed::Receipts(room) | Changed::PrivateReceipts(room)) => {
                     self.entry(room).receipts.fetch_max(pos.0, Ordering::SeqCst);
                 }
                 _ => {}

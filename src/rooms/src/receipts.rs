@@ -275,7 +275,14 @@ fn batch(work: &Work) -> Batch {
         batch.put::<Receipts>(&key, after);
         batch.put::<ReceiptsByPos>(&row(Pos::AT_COMMIT), &Present);
     }
-    batch.touch(Changed::Receipts(work.room).into());
-    batch.touch(Changed::User(work.user).into());
+    // Everybody in the room hears of a public receipt, and with them the user's other devices. He is the only one to hear
+    // of a private one.
+    let is_public = |kind: ReceiptKind| kind == ReceiptKind::Read;
+    if work.receipts.iter().any(|(kind, ..)| is_public(*kind)) {
+        batch.touch(Changed::Receipts(work.room).into());
+    } else {
+        batch.touch(Changed::PrivateReceipts(work.room).into());
+        batch.touch(Changed::OwnReceipts(work.user).into());
+    }
     batch
 }

@@ -167,7 +167,7 @@ impl Observer for Hub {
         for topic in topics {
             match Changed::from_topic(*topic) {
                 Some(Changed::Timeline(room) | Changed::Receipts(room)) => self.wake_room(room),
-                Some(Changed::User(user)) => {
+                Some(Changed::User(user) | Changed::OwnReceipts(user)) => {
                     if let Some(seat) = self.seats.lock().users.get(&user) {
                         seat.call();
                     }

@@ -1,10 +1,17 @@
 //! Receipts, positions, typing.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use myelin_data::rooms::{Receipt, ReceiptKind, Receipts, ReceiptsByPos};
+use myelin_data::{
+    rooms::{Receipt, ReceiptKind, Receipts, ReceiptsByPos},
+    topic::Changed,
+};
 use myelin_rooms::{NewReceipt, ReceiptError, Thread, TypingError};
-use myelin_store::Scan;
+use myelin_store::{Observer, Scan, Topic};
+use myelin_types::Pos;
 use ruma::{EventId, OwnedEventId, RoomId, owned_event_id};
 use serde_json::json;
 
@@ -195,6 +202,55 @@ async fn positions_follow_events_and_receipts() {
     assert_eq!(at(&server), read);
     server.say(&room, ALICE, "2").await;
     assert!(at(&server).timeline > read.timeline);
+}
+
+/// What batches touch.
+#[derive(Default)]
+struct Touched(Mutex<Vec<Changed>>);
+
+impl Observer for Touched {
+    fn committed(&self, _: Pos, topics: &[Topic]) {
+        let topics = topics.iter().copied().filter_map(Changed::from_topic);
+        self.0.lock().expect("nobody panics").extend(topics);
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_concerns_those_who_are_shown_it_and_no_memberships() {
+    let server = Server::new().await;
+    let room = server.public_room().await;
+    server.join(&room, BOB).await;
+    let num = server.handle(&room).num;
+    let bob = server
+        .rooms
+        .interner()
+        .find_user(&server.view(), &user(BOB));
+    let bob = bob.expect("read").expect("Bob was met");
+    let touched = Arc::new(Touched::default());
+    server.store.observe(Arc::clone(&touched) as _);
+    let public = [Changed::Receipts(num)];
+    let private = [Changed::PrivateReceipts(num), Changed::OwnReceipts(bob)];
+    for (kinds, expected) in [
+        (&[ReceiptKind::Read][..], &public[..]),
+        (&[ReceiptKind::ReadPrivate], &private),
+        (&[ReceiptKind::ReadPrivate, ReceiptKind::Read], &public),
+    ] {
+        let event = server.say(&room, ALICE, "x").await;
+        touched.0.lock().expect("nobody panics").clear();
+        let receipts = kinds.iter().map(|kind| NewReceipt {
+            kind: *kind,
+            ..receipt(&event, Thread::Unthreaded)
+        });
+        server
+            .rooms
+            .set_receipts(&room, &user(BOB), receipts.collect())
+            .await
+            .expect("set");
+        let touched = touched.0.lock().expect("nobody panics").clone();
+        assert_eq!(touched, expected, "{kinds:?}");
+        let positions = server.rooms.positions(&server.view(), num).expect("read");
+        assert_eq!(positions.receipts, server.store.watermark());
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use myelin_data::rooms::ReceiptKind;
+use myelin_rooms::Thread;
 use myelin_types::RoomNum;
 use serde_json::{Value, json};
 use tokio::{task::JoinHandle, time::timeout};
@@ -104,6 +106,32 @@ async fn news_wake_and_noise_does_not() {
     server.sync.stop_waiting();
     let (_, response) = woken(task).await;
     assert_eq!(response["rooms"], json!({}));
+}
+
+#[tokio::test]
+async fn a_receipt_wakes_the_other_devices_of_its_user() {
+    let server = Server::new().await;
+    let room = server.room().await;
+    server.join(&room, BOB).await;
+    for kind in [ReceiptKind::Read, ReceiptKind::ReadPrivate] {
+        let event = server.say(&room, ALICE, "x").await;
+        let (mut bob, mut alice) = (server.client(BOB).await, server.client(ALICE).await);
+        bob.sync().await;
+        alice.sync().await;
+        let (bob, alice) = (waiting(bob).await, waiting(alice).await);
+        let thread = Thread::Unthreaded;
+        server.read(&room, BOB, &event, kind, thread).await;
+        let (_, response) = woken(bob).await;
+        let unread = &of(&response, "join", &room)["unread_notifications"];
+        assert_eq!(unread["notification_count"], 0);
+        if kind == ReceiptKind::Read {
+            woken(alice).await;
+        } else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(!alice.is_finished());
+            alice.abort();
+        }
+    }
 }
 
 #[tokio::test]

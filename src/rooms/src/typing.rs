@@ -1,7 +1,7 @@
 //! Who is typing: in memory only, with serials of its own for the readers.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -43,6 +43,8 @@ struct State {
     rooms: HashMap<RoomNum, RoomTyping>,
     /// Rooms by the serial of their last change.
     changes: BTreeMap<u64, RoomNum>,
+    /// When something of a room ends, soonest first: one entry for each of `rooms`, equal to its `due`.
+    deadlines: BTreeSet<(Millis, RoomNum)>,
     observers: Vec<Arc<dyn Fn(RoomNum) + Send + Sync>>,
 }
 
@@ -50,6 +52,16 @@ struct RoomTyping {
     serial: u64,
     changed_at: Millis,
     users: Vec<(UserNum, Millis)>,
+    /// Under which deadline the room is queued.
+    due: Millis,
+}
+
+impl RoomTyping {
+    /// When the next notification ends, or when the room, in which nobody types, is forgotten.
+    fn deadline(&self) -> Millis {
+        let ends = self.users.iter().map(|(_, until)| *until).min();
+        ends.unwrap_or(self.changed_at.after(REMEMBERED))
+    }
 }
 
 /// Who is typing in a room.
@@ -88,17 +100,47 @@ impl State {
 
     /// When the next notification ends, or the next silent room is forgotten.
     fn deadline(&self) -> Option<Millis> {
-        self.rooms
-            .values()
-            .map(|typing| {
-                typing
-                    .users
-                    .iter()
-                    .map(|(_, until)| *until)
-                    .min()
-                    .unwrap_or(typing.changed_at.after(REMEMBERED))
-            })
-            .min()
+        self.deadlines.first().map(|(due, _)| *due)
+    }
+
+    /// Queues a room anew, after what is in it has changed.
+    fn queue(&mut self, room: RoomNum) {
+        if let Some(typing) = self.rooms.get_mut(&room) {
+            self.deadlines.remove(&(typing.due, room));
+            typing.due = typing.deadline();
+            self.deadlines.insert((typing.due, room));
+        }
+    }
+
+    /// Takes the rooms in which something has ended off the queue.
+    fn take_due(&mut self, now: Millis) -> Vec<RoomNum> {
+        let mut due = Vec::new();
+        while let Some((at, room)) = self.deadlines.first().copied()
+            && at <= now
+        {
+            self.deadlines.pop_first();
+            due.push(room);
+        }
+        due
+    }
+
+    /// Ends the notifications of a room whose time is over, and forgets it if it has long been silent. Returns whether
+    /// somebody stopped typing. A room that is kept is to be queued again.
+    fn expire(&mut self, room: RoomNum, now: Millis) -> bool {
+        let Some(typing) = self.rooms.get_mut(&room) else {
+            return false;
+        };
+        let before = typing.users.len();
+        typing.users.retain(|(_, until)| *until > now);
+        if typing.users.len() != before {
+            self.changed(room, now);
+            return true;
+        }
+        if typing.users.is_empty() && typing.deadline() <= now {
+            self.changes.remove(&typing.serial);
+            self.rooms.remove(&room);
+        }
+        false
     }
 }
 
@@ -155,6 +197,7 @@ impl Typing {
     pub(crate) fn set(&self, room: RoomNum, user: UserNum, timeout: Option<Duration>) {
         let now = self.0.clock.now();
         let mut state = self.0.state.lock();
+        let deadline = state.deadline();
         let changed = match timeout {
             Some(timeout) => {
                 let until = now.after(timeout.min(LONGEST));
@@ -163,6 +206,7 @@ impl Typing {
                     serial: 0,
                     changed_at: now,
                     users: Vec::new(),
+                    due: Millis(0),
                 });
                 let before = typing.users.len();
                 let known = typing.users.iter().position(|(other, _)| *other == user);
@@ -182,36 +226,28 @@ impl Typing {
         if changed {
             state.changed(room, now);
         }
+        state.queue(room);
+        let sooner = state
+            .deadline()
+            .is_some_and(|next| deadline.is_none_or(|before| next < before));
         self.tell(state, if changed { vec![room] } else { Vec::new() });
-        self.0.deadline_moved.notify_one();
+        // The task that waits for a deadline which moved away comes too early once, which does no harm.
+        if sooner {
+            self.0.deadline_moved.notify_one();
+        }
     }
 
-    /// Ends the notifications whose time is over, and forgets rooms that have long been silent.
+    /// Ends the notifications whose time is over, and forgets rooms that have long been silent. Looks at the rooms in which
+    /// that happens and at no others.
     pub fn expire(&self) {
         let now = self.0.clock.now();
         let mut state = self.0.state.lock();
         let mut changed = Vec::new();
-        for (room, typing) in &mut state.rooms {
-            let before = typing.users.len();
-            typing.users.retain(|(_, until)| *until > now);
-            if typing.users.len() != before {
-                changed.push(*room);
+        for room in state.take_due(now) {
+            if state.expire(room, now) {
+                changed.push(room);
             }
-        }
-        for room in &changed {
-            state.changed(*room, now);
-        }
-        let silent: Vec<(RoomNum, u64)> = state
-            .rooms
-            .iter()
-            .filter(|(_, typing)| {
-                typing.users.is_empty() && typing.changed_at.after(REMEMBERED) <= now
-            })
-            .map(|(room, typing)| (*room, typing.serial))
-            .collect();
-        for (room, serial) in silent {
-            state.rooms.remove(&room);
-            state.changes.remove(&serial);
+            state.queue(room);
         }
         self.tell(state, changed);
     }
@@ -295,7 +331,7 @@ impl Rooms {
 mod tests {
     use std::{sync::Arc, time::Duration};
 
-    use myelin_types::{Millis, MockClock, RoomNum, UserNum};
+    use myelin_types::{Clock, Millis, MockClock, Random, RoomNum, SeededRandom, UserNum};
 
     use super::{LONGEST, MOST_TYPISTS, REMEMBERED, Typing};
 
@@ -361,6 +397,45 @@ mod tests {
         let changed = tokio::time::timeout(Duration::from_secs(10), watch.changed()).await;
         assert!(changed.is_ok());
         assert_eq!(typists(&typing, 0), Some(vec![]));
+    }
+
+    #[tokio::test]
+    async fn only_rooms_in_which_something_ends_are_looked_at() {
+        let (clock, typing) = typing();
+        for room in 0..1_000 {
+            typing.set(RoomNum(room), UserNum(1), Some(Duration::from_mins(1)));
+        }
+        typing.set(RoomNum(7), UserNum(2), Some(Duration::from_secs(10)));
+        clock.advance(Duration::from_secs(20));
+        let due = typing.0.state.lock().take_due(clock.now());
+        assert_eq!(due, [RoomNum(7)]);
+        typing.0.state.lock().queue(RoomNum(7));
+        typing.expire();
+        let seven = typing.since(RoomNum(7), 0).expect("it is remembered");
+        assert_eq!(seven.users, [UserNum(1)]);
+    }
+
+    #[tokio::test]
+    async fn each_room_is_queued_once_under_its_next_deadline() {
+        let (clock, typing) = typing();
+        let random = SeededRandom::new(1);
+        let mut bytes = [0; 4];
+        for _ in 0..5_000 {
+            random.fill(&mut bytes);
+            let [room, user, seconds, pause] = bytes;
+            let (room, user) = (RoomNum((room % 20).into()), UserNum((user % 50).into()));
+            let timeout = (seconds % 4 != 0).then(|| Duration::from_secs((seconds % 150).into()));
+            typing.set(room, user, timeout);
+            if pause % 8 == 0 {
+                clock.advance(Duration::from_secs(2 * u64::from(pause)));
+                typing.expire();
+            }
+            let state = typing.0.state.lock();
+            let rooms = state.rooms.iter();
+            let expected = rooms.map(|(room, typing)| (typing.deadline(), *room));
+            assert_eq!(state.deadlines, expected.collect());
+            assert_eq!(state.changes.len(), state.rooms.len());
+        }
     }
 
     #[tokio::test]

@@ -1,14 +1,24 @@
 //! What a scenario works with: the server, people at it, the sizes, and where the figures go.
 
-use std::{collections::HashMap, fmt, io::Write as _, time::Duration};
+use std::{
+    fmt,
+    io::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::time::Instant;
+use futures_util::{StreamExt as _, TryStreamExt as _, future::try_join_all, stream};
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
 
 use crate::{
-    client::{CallError, User},
+    client::{Account, CallError, User},
     figures::{Figure, Figures, Latencies},
-    server::{Server, ServerError},
+    http::Connection,
+    server::{self, Server, ServerError},
 };
 
 /// Why a scenario has no figures.
@@ -24,6 +34,9 @@ pub(crate) enum BenchError {
     TooSlow(Duration),
     #[error("{0}")]
     Wrong(String),
+    /// Nothing went wrong: this cannot be asked of this server.
+    #[error("not applicable: {0}")]
+    NotApplicable(&'static str),
 }
 
 /// How many requests at once fill a server before something is measured.
@@ -43,12 +56,15 @@ pub(crate) struct Bench<'a> {
     pub(crate) figures: &'a mut Figures,
 }
 
-/// The users that a server has got so far. Later scenarios use them again.
+/// Who has an account at a server by now.
 #[derive(Default)]
 pub(crate) struct People {
-    users: Vec<User>,
-    /// What a scenario leaves for a later one.
-    pub(crate) notes: HashMap<&'static str, String>,
+    /// Those whom several scenarios use.
+    accounts: Vec<Arc<Account>>,
+    /// How many accounts were made besides for one scenario each.
+    fresh: usize,
+    /// The user of *initial_sync* in all its rooms, for *restart*.
+    pub(crate) syncer: Option<Arc<Account>>,
 }
 
 impl Bench<'_> {
@@ -83,29 +99,113 @@ impl Bench<'_> {
         self.figure("answer_max", latencies.max(), "ms");
     }
 
-    /// `count` users, registered as far as they are not there yet. Each has a connection of its own.
-    pub(crate) async fn users(&mut self, count: usize) -> Result<Vec<User>, BenchError> {
-        let known = self.people.users.len();
+    /// `count` accounts, registered as far as they are not there yet. Earlier scenarios may have used them.
+    pub(crate) async fn accounts(&mut self, count: usize) -> Result<&[Arc<Account>], BenchError> {
+        let known = self.people.accounts.len();
         if known < count {
-            let (server, begun) = (&*self.server, Instant::now());
-            let new = stream::iter(known..count)
-                .map(|number| async move {
-                    let name = format!("{}{number}", server.prefix);
-                    User::register(&server.host, &name, &server.registration).await
-                })
-                .buffered(FILLERS)
-                .try_collect::<Vec<_>>();
-            let new = tokio::time::timeout(self.patience, new)
-                .await
-                .map_err(|_| BenchError::TooSlow(self.patience))??;
-            self.people.users.extend(new);
+            let new = self.register("", known..count).await?;
+            self.people.accounts.extend(new);
+        }
+        Ok(&self.people.accounts[..count])
+    }
+
+    /// The same as users, each with a connection of its own.
+    pub(crate) async fn users(&mut self, count: usize) -> Result<Vec<User>, BenchError> {
+        self.accounts(count).await?;
+        let accounts = self.people.accounts[..count].iter();
+        Ok(accounts
+            .map(|account| User::new(&self.server.host, account))
+            .collect())
+    }
+
+    /// `count` users who have not done anything yet and whom no other scenario gets.
+    pub(crate) async fn fresh(&mut self, count: usize) -> Result<Vec<User>, BenchError> {
+        let known = self.people.fresh;
+        self.people.fresh += count;
+        let accounts = self.register("fresh", known..known + count).await?;
+        let users = accounts
+            .iter()
+            .map(|account| User::new(&self.server.host, account));
+        Ok(users.collect())
+    }
+
+    async fn register(
+        &self,
+        kind: &str,
+        numbers: std::ops::Range<usize>,
+    ) -> Result<Vec<Arc<Account>>, BenchError> {
+        let server = &*self.server;
+        let mut lanes: Vec<Connection> =
+            std::iter::repeat_with(|| Connection::new(server.host.clone()))
+                .take(FILLERS)
+                .collect();
+        let new = Mutex::new(Vec::with_capacity(numbers.len()));
+        let took = self
+            .fill(&mut lanes, numbers.len(), async |connection, index| {
+                let number = numbers.start + index;
+                let name = format!("{}{kind}{number}", server.prefix);
+                let account = Account::register(connection, &name, &server.registration).await?;
+                new.lock().push((number, account));
+                Ok(())
+            })
+            .await?;
+        if numbers.len() > FILLERS {
+            let seconds = took.as_secs_f64();
             self.say(&format!(
-                "registered {} users in {:.1} s",
-                count - known,
-                begun.elapsed().as_secs_f64()
+                "registered {} users in {seconds:.1} s",
+                numbers.len()
             ));
         }
-        Ok(self.people.users[..count].iter().map(User::beside).collect())
+        let mut new = new.into_inner();
+        new.sort_unstable_by_key(|&(number, _)| number);
+        Ok(new.into_iter().map(|(_, account)| account).collect())
+    }
+
+    /// Does the pieces 0 to `count` of some work: every lane one after another, all lanes beside each other, no longer
+    /// than the patience lasts. Answers how long it took.
+    pub(crate) async fn fill<L>(
+        &self,
+        lanes: &mut [L],
+        count: usize,
+        work: impl AsyncFn(&mut L, usize) -> Result<(), CallError>,
+    ) -> Result<Duration, BenchError> {
+        let (next, work, begun) = (&AtomicUsize::new(0), &work, Instant::now());
+        let lanes = lanes.iter_mut().map(|lane| async move {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= count {
+                    return Ok::<_, CallError>(());
+                }
+                work(lane, index).await?;
+            }
+        });
+        let done = timeout(self.patience, try_join_all(lanes)).await;
+        done.map_err(|_| BenchError::TooSlow(self.patience))??;
+        Ok(begun.elapsed())
+    }
+
+    /// Does something with each item, several at once, no longer than the patience lasts. The results are in the order
+    /// of the items.
+    pub(crate) async fn each<T, R>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        work: impl AsyncFn(T) -> Result<R, CallError>,
+    ) -> Result<Vec<R>, BenchError> {
+        let done = stream::iter(items)
+            .map(|item| work(item))
+            .buffered(FILLERS)
+            .try_collect();
+        let done = timeout(self.patience, done).await;
+        Ok(done.map_err(|_| BenchError::TooSlow(self.patience))??)
+    }
+
+    /// Stops and starts the homeserver, if it is ours: what it holds in memory is in its files then.
+    pub(crate) async fn restart(&mut self) -> Result<(), BenchError> {
+        if self.server.is_ours() {
+            self.server.stop().await?;
+            self.server.start().await?;
+        }
+        Ok(())
     }
 
     /// Tells whoever watches how far it is.
@@ -122,6 +222,7 @@ impl Bench<'_> {
         Meter {
             begun: Instant::now(),
             cpu: self.server.cpu(),
+            driver: server::own_cpu(),
         }
     }
 }
@@ -130,6 +231,7 @@ impl Bench<'_> {
 pub(crate) struct Meter {
     begun: Instant,
     cpu: Option<Duration>,
+    driver: Option<Duration>,
 }
 
 impl Meter {
@@ -142,16 +244,38 @@ impl Meter {
         Some(bench.server.cpu()?.saturating_sub(self.cpu?))
     }
 
+    /// Writes as `metric` what the server's CPU did since, in milliseconds for each of `operations`.
+    pub(crate) fn cpu_of_each(&self, bench: &mut Bench<'_>, metric: &str, operations: u64) {
+        if let Some(cpu) = self.cpu(bench) {
+            bench.figure(metric, milliseconds_each(cpu, operations), "ms");
+        }
+    }
+
     /// Writes `cpu` in milliseconds for each of `operations`, and `peak_rss`.
     pub(crate) fn close(self, bench: &mut Bench<'_>, operations: u64) {
-        if let Some(cpu) = self.cpu(bench) {
-            let each = cpu.as_secs_f64() * 1e3 / operations.max(1) as f64;
-            bench.figure("cpu", each, "ms");
+        self.cpu_of_each(bench, "cpu", operations);
+        self.peak(bench);
+    }
+
+    /// Writes `driver_cpu`: what the driver itself used, in milliseconds for each of `operations`. Where it and `cpu` add
+    /// up to the time that the cores had, the driver is part of the limit.
+    pub(crate) fn driver(&self, bench: &mut Bench<'_>, operations: u64) {
+        if let (Some(now), Some(then)) = (server::own_cpu(), self.driver) {
+            let each = milliseconds_each(now.saturating_sub(then), operations);
+            bench.figure("driver_cpu", each, "ms");
         }
+    }
+
+    /// Writes `peak_rss`.
+    pub(crate) fn peak(self, bench: &mut Bench<'_>) {
         if let Some(peak) = bench.server.peak_memory() {
             bench.figure("peak_rss", peak as f64 / f64::from(1 << 20), "MiB");
         }
     }
+}
+
+fn milliseconds_each(all: Duration, operations: u64) -> f64 {
+    all.as_secs_f64() * 1e3 / operations.max(1) as f64
 }
 
 /// Four significant digits.

@@ -2,15 +2,24 @@
 //!
 //! Every call answers what the server said and how long it took; anything but success is an error that quotes the path and
 //! the beginning of the body. Nothing here knows which server it speaks to.
+//!
+//! Large answers are searched, not parsed: the driver shares the machine with the server, and what it spends is taken from
+//! what it measures.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use serde_json::{Value, json};
+use memchr::memmem;
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
 use url::form_urlencoded::byte_serialize;
 
 use crate::http::{Answer, Connection, Host, HttpError};
@@ -19,6 +28,8 @@ use crate::http::{Answer, Connection, Host, HttpError};
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
 /// How long an answer may take: a busy peer needs minutes for some.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(10);
+/// How many stages of registering are tried: no server asks for more than two that the driver can do.
+const STAGES: usize = 4;
 
 /// Why a call did not do what it should.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +48,10 @@ pub(crate) enum CallError {
         status: StatusCode,
         body: String,
     },
+    #[error(
+        "{method} {path}: the server limits how often one may ask (429); it can only be measured with its rate limits off"
+    )]
+    Limited { method: Method, path: String },
     #[error("{method} {path}: the answer has no `{field}`")]
     Answer {
         method: Method,
@@ -64,11 +79,108 @@ pub(crate) fn encoded(text: &str) -> String {
         .replace('+', "%20")
 }
 
-/// Somebody with an account, who holds one connection and does one thing at a time.
-pub(crate) struct User {
-    pub(crate) id: String,
+/// What a sync is asked for, ready for the query.
+#[derive(Clone)]
+pub(crate) struct Filter(String);
+
+impl Filter {
+    /// No more than `timeline` events a room, members only as needed, no presence.
+    pub(crate) fn lazy(timeline: usize) -> Self {
+        let filter = json!({
+            "room": { "timeline": { "limit": timeline }, "state": { "lazy_load_members": true } },
+            "presence": { "not_types": ["*"] },
+        });
+        Self(encoded(&filter.to_string()))
+    }
+}
+
+/// What a server asks for before it registers somebody (user-interactive authentication).
+#[derive(Deserialize)]
+struct Challenge {
+    #[serde(default)]
+    flows: Vec<Flow>,
+    #[serde(default)]
+    completed: Vec<String>,
+    session: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Flow {
+    stages: Vec<String>,
+}
+
+impl Challenge {
+    /// The `auth` of the next request: the next stage of the first flow that can be gone to its end.
+    fn next(&self, registration: &Registration) -> Option<Value> {
+        let auth = |stage: &str| match (stage, registration) {
+            ("m.login.dummy" | "m.login.terms", _) => {
+                Some(json!({ "type": stage, "session": self.session }))
+            }
+            ("m.login.registration_token", Registration::Token(token)) => {
+                Some(json!({ "type": stage, "session": self.session, "token": token }))
+            }
+            _ => None,
+        };
+        let mut flows = self.flows.iter();
+        let flow = flows.find(|flow| flow.stages.iter().all(|stage| auth(stage).is_some()))?;
+        let stage = flow
+            .stages
+            .iter()
+            .find(|&stage| !self.completed.contains(stage));
+        auth(stage?)
+    }
+
+    fn stages(&self) -> String {
+        let flows: Vec<String> = self
+            .flows
+            .iter()
+            .map(|flow| flow.stages.join(" + "))
+            .collect();
+        flows.join(" or ")
+    }
+}
+
+/// Somebody with an account and a device.
+pub(crate) struct Account {
     pub(crate) localpart: String,
     token: String,
+}
+
+impl Account {
+    /// Registers somebody.
+    pub(crate) async fn register(
+        connection: &mut Connection,
+        localpart: &str,
+        registration: &Registration,
+    ) -> Result<Arc<Self>, CallError> {
+        let path = "/_matrix/client/v3/register";
+        let mut body = json!({
+            "username": localpart, "password": PASSWORD, "initial_device_display_name": "bench",
+        });
+        let mut asked = exchange(connection, &Method::POST, path, None, Some(&body)).await?;
+        for _ in 0..STAGES {
+            if asked.status != StatusCode::UNAUTHORIZED {
+                break;
+            }
+            let Ok(challenge) = serde_json::from_slice::<Challenge>(&asked.body) else {
+                break;
+            };
+            let auth = challenge.next(registration);
+            body["auth"] = auth.ok_or_else(|| CallError::Registration(challenge.stages()))?;
+            asked = exchange(connection, &Method::POST, path, None, Some(&body)).await?;
+        }
+        let answer = accept(&Method::POST, path, asked)?;
+        let token = text(&Method::POST, path, &answer, "access_token")?;
+        Ok(Arc::new(Self {
+            localpart: localpart.to_owned(),
+            token,
+        }))
+    }
+}
+
+/// Somebody who holds one connection and does one thing at a time.
+pub(crate) struct User {
+    account: Arc<Account>,
     host: Host,
     connection: Connection,
 }
@@ -77,81 +189,54 @@ pub(crate) struct User {
 static TRANSACTIONS: AtomicU64 = AtomicU64::new(0);
 
 impl User {
-    /// Creates an account.
-    pub(crate) async fn register(
-        host: &Host,
-        localpart: &str,
-        registration: &Registration,
-    ) -> Result<Self, CallError> {
-        let mut connection = Connection::new(host.clone());
-        let path = "/_matrix/client/v3/register";
-        let mut body = json!({
-            "username": localpart, "password": PASSWORD, "initial_device_display_name": "bench",
-        });
-        let asked = exchange(&mut connection, &Method::POST, path, None, Some(&body)).await?;
-        let answer = if asked.status == StatusCode::UNAUTHORIZED {
-            let challenge: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
-            let mut auth = match registration {
-                Registration::Open => json!({ "type": "m.login.dummy" }),
-                Registration::Token(token) => {
-                    json!({ "type": "m.login.registration_token", "token": token })
-                }
-            };
-            let stages = challenge["flows"].to_string();
-            if auth["type"].as_str().is_none_or(|stage| !stages.contains(stage)) {
-                return Err(CallError::Registration(stages));
-            }
-            auth["session"] = challenge["session"].clone();
-            body["auth"] = auth;
-            call(&mut connection, &Method::POST, path, None, Some(&body)).await?
-        } else {
-            accept(&Method::POST, path, asked)?
-        };
-        let said = parsed(&answer);
-        let field = |name: &'static str| {
-            let value = said[name].as_str();
-            value.map(str::to_owned).ok_or_else(|| CallError::Answer {
-                method: Method::POST,
-                path: path.to_owned(),
-                field: name,
-            })
-        };
-        Ok(Self {
-            id: field("user_id")?,
-            localpart: localpart.to_owned(),
-            token: field("access_token")?,
+    pub(crate) fn new(host: &Host, account: &Arc<Account>) -> Self {
+        Self {
+            account: Arc::clone(account),
             host: host.clone(),
-            connection,
-        })
+            connection: Connection::new(host.clone()),
+        }
     }
 
     /// The same session on a connection of its own, to do another thing at the same time.
     pub(crate) fn beside(&self) -> Self {
-        Self {
-            id: self.id.clone(),
-            localpart: self.localpart.clone(),
-            token: self.token.clone(),
-            host: self.host.clone(),
-            connection: Connection::new(self.host.clone()),
-        }
+        Self::new(&self.host, &self.account)
     }
 
-    /// Logs in with the password, on a new device and with a connection that nobody has used. Answers how long it took.
+    pub(crate) fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    /// Goes on as somebody else on the same connection, as requests do that come through a proxy. For filling: thousands
+    /// of connections for one request each would be nobody's load.
+    pub(crate) fn speak_as(&mut self, account: &Arc<Account>) {
+        self.account = Arc::clone(account);
+    }
+
+    /// Logs in with the password, on a new device and with a connection that nobody has used. Answers how long it took,
+    /// connecting included.
     pub(crate) async fn login(&self) -> Result<Duration, CallError> {
         let body = json!({
             "type": "m.login.password",
-            "identifier": { "type": "m.id.user", "user": self.localpart },
+            "identifier": { "type": "m.id.user", "user": self.account.localpart },
             "password": PASSWORD,
         });
         let mut connection = Connection::new(self.host.clone());
         let path = "/_matrix/client/v3/login";
         let answer = call(&mut connection, &Method::POST, path, None, Some(&body)).await?;
+        text(&Method::POST, path, &answer, "access_token")?;
         Ok(answer.took)
     }
 
     /// Creates a public room of the server's default version.
     pub(crate) async fn create_room(&mut self) -> Result<String, CallError> {
-        let body = json!({ "preset": "public_chat", "name": "Bench" });
+        self.create_room_as(json!({})).await
+    }
+
+    /// Creates a public room of the server's default version with `more` in the request.
+    pub(crate) async fn create_room_as(&mut self, more: Value) -> Result<String, CallError> {
+        let mut body = more;
+        body["preset"] = "public_chat".into();
+        body["name"] = "Bench".into();
         let path = "/_matrix/client/v3/createRoom";
         let answer = self.call(&Method::POST, path, Some(&body)).await?;
         text(&Method::POST, path, &answer, "room_id")
@@ -194,13 +279,13 @@ impl User {
     pub(crate) async fn sync(
         &mut self,
         since: Option<&str>,
-        filter: &str,
+        filter: &Filter,
         wait: Duration,
     ) -> Result<Synced, CallError> {
         let mut path = format!(
             "/_matrix/client/v3/sync?timeout={}&set_presence=offline&filter={}",
             wait.as_millis(),
-            encoded(filter)
+            filter.0
         );
         if let Some(since) = since {
             path.push_str("&since=");
@@ -227,12 +312,8 @@ impl User {
             path.push_str(&encoded(from));
         }
         let answer = self.call(&Method::GET, &path, None).await?;
-        let said = parsed(&answer);
-        Ok(Page {
-            events: said["chunk"].as_array().map_or(0, Vec::len),
-            end: said["end"].as_str().map(str::to_owned),
-            answer,
-        })
+        let end = top_level_text(&answer.body, "end");
+        Ok(Page { end, answer })
     }
 
     /// All members of a room. Answers how many there were besides.
@@ -249,7 +330,8 @@ impl User {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Answer, CallError> {
-        call(&mut self.connection, method, path, Some(&self.token), body).await
+        let token = Some(self.account.token.as_str());
+        call(&mut self.connection, method, path, token, body).await
     }
 }
 
@@ -261,10 +343,22 @@ pub(crate) struct Synced {
 
 /// A page of a room's history.
 pub(crate) struct Page {
-    pub(crate) events: usize,
     /// Where the next one begins; none at the end.
     pub(crate) end: Option<String>,
     pub(crate) answer: Answer,
+}
+
+impl Page {
+    /// Its events as they came.
+    pub(crate) fn events(&self) -> Vec<Box<RawValue>> {
+        #[derive(Deserialize)]
+        struct Said {
+            chunk: Vec<Box<RawValue>>,
+        }
+
+        serde_json::from_slice(&self.answer.body)
+            .map_or_else(|_| Vec::new(), |said: Said| said.chunk)
+    }
 }
 
 /// What an answer says; null where it is not JSON.
@@ -278,22 +372,34 @@ fn text(
     answer: &Answer,
     field: &'static str,
 ) -> Result<String, CallError> {
-    // Only this one field is taken out: parsing megabytes into values would be the driver's time, not the server's.
-    let value = top_level_text(&answer.body, field);
-    value.ok_or_else(|| CallError::Answer {
+    top_level_text(&answer.body, field).ok_or_else(|| CallError::Answer {
         method: method.clone(),
-        path: path.to_owned(),
+        path: shown(path),
         field,
     })
 }
 
+/// The text of a field of the outermost object. The first place that looks like the field is taken for it, since the
+/// events that the driver sends have no field of such a name; only when there is none, or it is written in an unusual
+/// way, the whole is read.
 fn top_level_text(body: &[u8], field: &str) -> Option<String> {
-    use std::collections::BTreeMap;
+    written_plainly(body, field).or_else(|| {
+        let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(body).ok()?;
+        serde_json::from_str(fields.get(field)?.get()).ok()
+    })
+}
 
-    use serde_json::value::RawValue;
+fn written_plainly(body: &[u8], field: &str) -> Option<String> {
+    let before = format!("\"{field}\":\"");
+    let rest = &body[memmem::find(body, before.as_bytes())? + before.len()..];
+    let value = &rest[..memchr::memchr2(b'"', b'\\', rest)?];
+    let ended = rest.get(value.len()) == Some(&b'"');
+    String::from_utf8(value.to_vec()).ok().filter(|_| ended)
+}
 
-    let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(body).ok()?;
-    serde_json::from_str(fields.get(field)?.get()).ok()
+/// A path without its query, which can be as long as a filter.
+fn shown(path: &str) -> String {
+    path.split('?').next().unwrap_or_default().to_owned()
 }
 
 async fn call(
@@ -311,10 +417,16 @@ fn accept(method: &Method, path: &str, answer: Answer) -> Result<Answer, CallErr
     if answer.status.is_success() {
         return Ok(answer);
     }
+    if answer.status == StatusCode::TOO_MANY_REQUESTS {
+        return Err(CallError::Limited {
+            method: method.clone(),
+            path: shown(path),
+        });
+    }
     let body = String::from_utf8_lossy(&answer.body);
     Err(CallError::Refused {
         method: method.clone(),
-        path: path.to_owned(),
+        path: shown(path),
         status: answer.status,
         body: body.chars().take(300).collect(),
     })
@@ -331,7 +443,45 @@ async fn exchange(
     let sent = connection.send(method, path, token, body, PATIENCE).await;
     sent.map_err(|cause| CallError::Http {
         method: method.clone(),
-        path: path.to_owned(),
+        path: shown(path),
         cause,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_the_field_of_the_outermost_object() {
+        let check = |body: &str, expected: Option<&str>| {
+            assert_eq!(top_level_text(body.as_bytes(), "end").as_deref(), expected);
+        };
+        check(r#"{"chunk":[],"end":"t1_2"}"#, Some("t1_2"));
+        check(r#"{ "end" : "t1_2" }"#, Some("t1_2"));
+        check(r#"{"end":"a\"b"}"#, Some("a\"b"));
+        check(r#"{"chunk":[{"end_":"x"}],"start":"s"}"#, None);
+        check(r#"{"end":7}"#, None);
+        check("no JSON", None);
+    }
+
+    #[test]
+    fn goes_the_first_way_of_registering_that_it_can_go() {
+        let challenge: Challenge = serde_json::from_value(json!({
+            "flows": [
+                { "stages": ["m.login.recaptcha"] },
+                { "stages": ["m.login.registration_token", "m.login.dummy"] },
+            ],
+            "completed": ["m.login.registration_token"],
+            "session": "s",
+        }))
+        .expect("it has the fields of a challenge");
+        let token = Registration::Token("t".to_owned());
+        let auth = challenge.next(&token);
+        assert_eq!(
+            auth,
+            Some(json!({ "type": "m.login.dummy", "session": "s" }))
+        );
+        assert_eq!(challenge.next(&Registration::Open), None);
+    }
 }

@@ -1,5 +1,5 @@
-//! Benchmarks of homeservers over the public client-server API: a load driver, the servers it starts beside each other on
-//! one machine, and the report. Knows nothing of how a server is made; what it measures any homeserver can be asked.
+//! The load driver of the benchmark: it starts homeservers, puts load on them through the client-server API, and writes
+//! down what it saw. Nothing in it knows how Myelin is made; what it measures any homeserver can be asked.
 //!
 //! `cargo xtask bench` builds it, installs the peers and calls it; see `docs/benchmarks.md`.
 
@@ -7,35 +7,49 @@ mod bench;
 mod client;
 mod figures;
 mod http;
+mod machine;
+mod report;
+mod run;
 mod scenarios;
 mod server;
+mod servers;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 /// Measures homeservers on this machine.
 #[derive(Parser)]
+#[command(version)]
 struct Arguments {
-    /// The scenarios, or `all`.
-    #[arg(default_value = "all")]
-    scenarios: Vec<String>,
-    /// The servers to measure in turn.
-    #[arg(long, value_delimiter = ',', default_value = "myelin")]
-    servers: Vec<String>,
-    /// The factor on all sizes; the same for every server of a run.
-    #[arg(long, default_value_t = 1.0)]
-    scale: f64,
-    /// Seconds that a measurement goes on which could go on for ever.
-    #[arg(long, default_value_t = 15)]
-    length: u64,
-    /// Where the figures go, one line of JSON each.
-    #[arg(long)]
-    out: Option<PathBuf>,
+    #[command(subcommand)]
+    task: Task,
 }
 
-fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    drop(arguments);
-    ExitCode::FAILURE
+#[derive(Subcommand)]
+enum Task {
+    /// Measure.
+    Run(Box<run::Options>),
+    /// Write the page about what was measured.
+    Report {
+        /// The directory of the documentation: `benchmarks/` in it has the figures.
+        #[arg(long)]
+        docs: PathBuf,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Run(options) => run::run(*options).await.map_err(|cause| run::chain(&cause)),
+        Task::Report { docs } => report::write(&docs).map_err(|cause| run::chain(&cause)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            // Where there is no standard error, the exit code has to say it.
+            writeln!(std::io::stderr(), "myelin-bench: {why}").ok();
+            ExitCode::FAILURE
+        }
+    }
 }

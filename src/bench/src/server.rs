@@ -2,7 +2,7 @@
 //!
 //! A server is one process or several (Synapse and its PostgreSQL). CPU time and memory are those of all of them and of
 //! every process below them; a database server's workers come and go, and the time of those that are gone stands with
-//! their parent.
+//! their parent. Memory is looked at twice a second, while the server is the one that is measured.
 
 use std::{
     fs, io,
@@ -13,6 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -20,6 +21,8 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use parking_lot::Mutex;
+use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
     time::{Instant, sleep, timeout},
@@ -60,6 +63,14 @@ pub(crate) enum ServerError {
     },
     #[error("{program}: {said}")]
     Tool { program: String, said: String },
+    #[error("its programs were not given (`{0}`)")]
+    NotGiven(&'static str),
+    #[error("nobody knows how to start `{0}`")]
+    Unknown(String),
+    #[error("there is no free port")]
+    NoPort,
+    #[error("there is neither a user `postgres` nor `nobody`, and PostgreSQL does not run as root")]
+    NoUser,
     #[error(transparent)]
     Http(#[from] HttpError),
     #[error(transparent)]
@@ -73,6 +84,10 @@ pub(crate) struct Part {
     pub(crate) environment: Vec<(String, String)>,
     /// The user it runs as, where it refuses to run as root.
     pub(crate) user: Option<(u32, u32)>,
+    /// Where it stands.
+    pub(crate) directory: Option<PathBuf>,
+    /// What is to be removed when it is.
+    pub(crate) temporary: Option<TempDir>,
     /// Where its output goes.
     pub(crate) log: PathBuf,
     /// What asks it to end in good order.
@@ -88,6 +103,8 @@ impl Part {
             arguments,
             environment: Vec::new(),
             user: None,
+            directory: None,
+            temporary: None,
             log,
             stop: Signal::SIGTERM,
             child: None,
@@ -115,15 +132,25 @@ impl Part {
         if let Some((user, group)) = self.user {
             command.uid(user).gid(group);
         }
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
         self.child = Some(command.spawn().map_err(failed)?);
         Ok(())
     }
 
-    /// Asks it to end and waits for it, a minute at most.
-    pub(crate) async fn end(&mut self) -> Result<(), ServerError> {
+    /// Asks it to end and waits for it, a minute at most. Answers the CPU time that it and everything below it used in
+    /// all its life.
+    pub(crate) async fn end(&mut self) -> Result<Duration, ServerError> {
         let Some(mut child) = self.child.take() else {
-            return Ok(());
+            return Ok(Duration::ZERO);
         };
+        // What a child used is added to its parent's account when the parent has waited for it.
+        let waited_for = || {
+            let this = Process::read(std::process::id());
+            this.map_or(Duration::ZERO, |process| process.waited_for)
+        };
+        let before = waited_for();
         if let Some(pid) = child.id() {
             // It may have ended by itself.
             kill(Pid::from_raw(pid.cast_signed()), self.stop).ok();
@@ -134,7 +161,7 @@ impl Part {
                 cause,
             })?;
         }
-        Ok(())
+        Ok(waited_for().saturating_sub(before))
     }
 
     /// An error when it is not running any more.
@@ -165,8 +192,10 @@ pub(crate) struct Server {
     pub(crate) name: String,
     /// What it says of itself, with its version.
     pub(crate) version: String,
-    /// The settings that matter for what is measured, in a sentence.
-    pub(crate) settings: String,
+    /// Its database with the version, if that is a program of its own.
+    pub(crate) database: Option<String>,
+    /// The settings that matter for what is measured, a sentence each.
+    pub(crate) settings: Vec<String>,
     pub(crate) host: Host,
     pub(crate) registration: Registration,
     /// What every local part begins with, so that a run over an old data set finds no name taken.
@@ -177,14 +206,46 @@ pub(crate) struct Server {
     pub(crate) program: Option<Part>,
     /// Where its data lie.
     pub(crate) data: Vec<PathBuf>,
-    /// The highest memory seen, kept by the sampler.
+    /// CPU time of its processes that have ended.
+    spent: Duration,
     memory: Arc<Memory>,
 }
 
+/// The highest memory seen, kept by a thread that lives until the server is dropped.
 #[derive(Default)]
 struct Memory {
+    /// Since somebody last asked to begin anew.
     peak: AtomicU64,
-    stop: AtomicBool,
+    /// Ever.
+    highest: AtomicU64,
+    /// Whether to look at all: looking takes time that another server's measurement would lack.
+    attended: AtomicBool,
+    dropped: AtomicBool,
+    roots: Mutex<Vec<u32>>,
+}
+
+impl Memory {
+    fn look(&self) -> u64 {
+        let now = memory(&self.roots.lock());
+        self.peak.fetch_max(now, Ordering::Relaxed);
+        self.highest.fetch_max(now, Ordering::Relaxed);
+        now
+    }
+
+    fn keep_looking(&self) {
+        while !self.dropped.load(Ordering::Relaxed) {
+            if self.attended.load(Ordering::Relaxed) {
+                self.look();
+            }
+            thread::sleep(Duration::from_millis(500));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.memory.dropped.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Server {
@@ -195,17 +256,24 @@ impl Server {
         program: Option<Part>,
         data: Vec<PathBuf>,
     ) -> Self {
+        let kept = Arc::new(Memory::default());
+        if program.is_some() {
+            let kept = Arc::clone(&kept);
+            thread::spawn(move || kept.keep_looking());
+        }
         Self {
             name: name.to_owned(),
             version: String::new(),
-            settings: String::new(),
+            database: None,
+            settings: Vec::new(),
             host,
             registration: Registration::Open,
             prefix: "bench".to_owned(),
             databases,
             program,
             data,
-            memory: Arc::default(),
+            spent: Duration::ZERO,
+            memory: kept,
         }
     }
 
@@ -220,6 +288,7 @@ impl Server {
         if let Some(program) = &mut self.program {
             program.start()?;
         }
+        *self.memory.roots.lock() = self.roots();
         let mut connection = Connection::new(self.host.clone());
         let waited = Duration::from_mins(5);
         while begun.elapsed() < waited {
@@ -250,20 +319,21 @@ impl Server {
 
     /// Ends the homeserver in good order; its database goes on.
     pub(crate) async fn stop(&mut self) -> Result<(), ServerError> {
-        match &mut self.program {
-            Some(program) => program.end().await,
-            None => Ok(()),
+        if let Some(program) = &mut self.program {
+            self.spent += program.end().await?;
         }
+        *self.memory.roots.lock() = self.roots();
+        Ok(())
     }
 
-    /// Ends everything of it.
+    /// Ends everything of it, the database also where the homeserver could not be ended.
     pub(crate) async fn end(&mut self) -> Result<(), ServerError> {
-        self.memory.stop.store(true, Ordering::Relaxed);
-        self.stop().await?;
+        self.attend(false);
+        let mut ended = self.stop().await;
         for part in &mut self.databases {
-            part.end().await?;
+            ended = ended.and(part.end().await.map(drop));
         }
-        Ok(())
+        ended
     }
 
     fn roots(&self) -> Vec<u32> {
@@ -276,35 +346,40 @@ impl Server {
         self.is_ours().then(|| {
             let processes = Processes::now();
             let tree = processes.below(&self.roots());
-            tree.iter().map(|process| process.cpu).sum()
+            let running: Duration = tree
+                .iter()
+                .map(|process| process.cpu + process.waited_for)
+                .sum();
+            self.spent + running
         })
     }
 
     /// Memory of all its processes at this moment in bytes, pages that several share counted once.
     pub(crate) fn memory(&self) -> Option<u64> {
-        self.is_ours().then(|| memory(&self.roots()))
+        self.is_ours().then(|| self.memory.look())
     }
 
-    /// Begins anew to look for the highest memory, and looks twice a second from now on.
+    /// Says whether it is the one that is measured now.
+    pub(crate) fn attend(&self, attended: bool) {
+        self.memory.attended.store(attended, Ordering::Relaxed);
+    }
+
+    /// Begins anew to look for the highest memory.
     pub(crate) fn watch_memory(&mut self) {
-        self.memory.stop.store(true, Ordering::Relaxed);
-        self.memory = Arc::default();
-        let (kept, roots) = (Arc::clone(&self.memory), self.roots());
-        if roots.is_empty() {
-            return;
-        }
-        tokio::task::spawn_blocking(move || {
-            while !kept.stop.load(Ordering::Relaxed) {
-                kept.peak.fetch_max(memory(&roots), Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(500));
-            }
-        });
+        self.memory.peak.store(0, Ordering::Relaxed);
+        self.attend(true);
     }
 
     /// The highest memory since [`Server::watch_memory`], in bytes.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
         let now = self.memory()?;
-        Some(self.memory.peak.fetch_max(now, Ordering::Relaxed).max(now))
+        Some(self.memory.peak.load(Ordering::Relaxed).max(now))
+    }
+
+    /// The highest memory ever, in bytes, as far as it was attended to.
+    pub(crate) fn highest_memory(&self) -> Option<u64> {
+        self.is_ours()
+            .then(|| self.memory.highest.load(Ordering::Relaxed))
     }
 
     /// What its data take on disk, in bytes of allocated blocks. None for a server that is not ours.
@@ -312,6 +387,11 @@ impl Server {
         self.is_ours()
             .then(|| self.data.iter().map(|dir| allocated(dir)).sum())
     }
+}
+
+/// CPU time of the driver itself so far.
+pub(crate) fn own_cpu() -> Option<Duration> {
+    Process::read(std::process::id()).map(|process| process.cpu)
 }
 
 /// Blocks allocated below `dir`. A file that vanishes meanwhile counts nothing.
@@ -334,7 +414,10 @@ fn allocated(dir: &Path) -> u64 {
 struct Process {
     pid: u32,
     parent: u32,
+    /// User and system time of its own.
     cpu: Duration,
+    /// The same of its children that have ended and that it has waited for, and of theirs.
+    waited_for: Duration,
 }
 
 /// The processes of this machine.
@@ -370,13 +453,16 @@ impl Process {
         // The name in parentheses may hold anything.
         let (_, rest) = stat.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
-        let ticks = |index: usize| fields.get(index).and_then(|text| text.parse::<u64>().ok());
-        // utime, stime, and cutime, cstime of children that were waited for.
-        let ticks = ticks(11)? + ticks(12)? + ticks(13)? + ticks(14)?;
+        let ticks = |index: usize| {
+            let ticks = fields.get(index)?.parse::<u64>().ok()?;
+            Some(Duration::from_millis(ticks * 10))
+        };
         Some(Self {
             pid,
             parent: fields.get(1)?.parse().ok()?,
-            cpu: Duration::from_millis(ticks * 10),
+            // utime and stime, then cutime and cstime.
+            cpu: ticks(11)? + ticks(12)?,
+            waited_for: ticks(13)? + ticks(14)?,
         })
     }
 }

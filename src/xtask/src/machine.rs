@@ -57,6 +57,45 @@ pub(crate) const PYTHON: &[Part] = &[Part {
     packages: &["python3", "python3-venv"],
 }];
 
+/// What compiling Synapse's binding to PostgreSQL needs, beside a compiler.
+pub(crate) const PYTHON_HEADERS: &[Part] = &[
+    Part {
+        name: "Python's header files",
+        present: || {
+            let ask = "import os, sys, sysconfig; \
+                       sys.exit(not os.path.exists(os.path.join(sysconfig.get_path('include'), 'Python.h')))";
+            process::succeeds(process::command("python3").args(["-c", ask]))
+        },
+        packages: &["python3-dev"],
+    },
+    Part {
+        name: "PostgreSQL's client library",
+        present: || process::on_path("pg_config"),
+        packages: &["libpq-dev"],
+    },
+];
+
+/// The database of Synapse and Dendrite. Clusters of it are made as they are needed; one that runs already is left alone.
+pub(crate) const POSTGRES: &[Part] = &[Part {
+    name: "PostgreSQL",
+    present: || postgres().is_some(),
+    packages: &["postgresql"],
+}];
+
+/// The allocator that Synapse's documentation recommends.
+pub(crate) const JEMALLOC: &[Part] = &[Part {
+    name: "jemalloc",
+    present: || jemalloc().is_some(),
+    packages: &["libjemalloc2"],
+}];
+
+/// What building Dendrite needs. Debian's may be too old, which `go` then says.
+pub(crate) const GO: &[Part] = &[Part {
+    name: "Go",
+    present: || process::on_path("go"),
+    packages: &["golang-go"],
+}];
+
 /// What starting containers needs, and building their base image from Debian's packages.
 pub(crate) const ENGINE: &[Part] = &[
     Part {
@@ -169,6 +208,34 @@ pub(crate) fn run_server(command: &str, arguments: &[String]) -> Outcome {
     // The server takes this process's place: signals reach it alone, and its exit status is the one seen outside.
     let cause = Command::new(&binary).arg(command).args(arguments).exec();
     Err(Failure::file("run", &binary, &cause))
+}
+
+/// Where PostgreSQL's programs lie: of the newest version where there are several.
+pub(crate) fn postgres() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let newest = versions
+        .map(|entry| entry.path())
+        .filter(|dir| dir.join("bin/initdb").is_file())
+        .max_by_key(|dir| dir.file_name()?.to_str()?.parse::<u32>().ok())
+        .map(|dir| dir.join("bin"));
+    // Other distributions have them on the search path.
+    newest.or_else(|| {
+        let path = env::var_os("PATH")?;
+        env::split_paths(&path).find(|dir| dir.join("initdb").is_file())
+    })
+}
+
+/// Where the library jemalloc lies.
+pub(crate) fn jemalloc() -> Option<PathBuf> {
+    let places = ["/usr/lib", "/usr/lib64"].map(PathBuf::from).into_iter();
+    // Debian keeps one directory an architecture.
+    let inner = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let mut places = places.chain(inner.map(|entry| entry.path()));
+    let place = places.find(|place| place.join("libjemalloc.so.2").is_file())?;
+    Some(place.join("libjemalloc.so.2"))
 }
 
 fn has_libclang() -> bool {

@@ -7,6 +7,7 @@
     reason = "a command-line tool speaks to the person at the terminal"
 )]
 
+mod bench;
 mod ci;
 mod complement;
 mod engine;
@@ -79,6 +80,8 @@ enum Task {
     ComplementCheck,
     /// Start the Complement image once and see it answer on both of its ports.
     ImageCheck,
+    /// Measure Myelin, and other homeservers on the same machine; docs/benchmarks.md has what was measured.
+    Bench(Box<bench::Options>),
 }
 
 fn run(task: Task) -> Outcome {
@@ -102,6 +105,7 @@ fn run(task: Task) -> Outcome {
         } => complement::record::run(&file, reason.as_deref(), prune),
         Task::ComplementCheck => complement::check(),
         Task::ImageCheck => image::check(),
+        Task::Bench(options) => bench::run(&options),
     }
 }
 

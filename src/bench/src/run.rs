@@ -65,6 +65,9 @@ pub(crate) struct Options {
     /// Why a server that was asked for cannot be measured, as `NAME=REASON`.
     #[arg(long, value_parser = pair)]
     absent: Vec<(String, String)>,
+    /// The commit that Myelin and the floor were built from, for the report.
+    #[arg(long)]
+    revision: Option<String>,
     /// The command that repeats this run, for the report.
     #[arg(long, default_value = "")]
     command: String,
@@ -258,7 +261,10 @@ impl Run<'_> {
             started.map_err(|cause| chain(&cause))
         };
         match started {
-            Ok(server) => {
+            Ok(mut server) => {
+                if let (Some(revision), "myelin" | "floor") = (&self.options.revision, name) {
+                    server.version = format!("{} ({revision})", server.version);
+                }
                 say(format_args!("{name}: {}", server.version));
                 self.info.servers.push(ServerInfo {
                     name: name.to_owned(),
@@ -398,7 +404,7 @@ impl Run<'_> {
         let whole = self.names.len() == scenarios::NAMES.len();
         let (wanted, names) = (&self.wanted, &self.names);
         let replaced = |server: &str, scenario: &str| {
-            let named = names.iter().any(|&name| name == scenario) || whole && scenario == ALL;
+            let named = names.contains(&scenario) || whole && scenario == ALL;
             named && wanted.iter().any(|name| name == server)
         };
         figures

@@ -112,7 +112,10 @@ pub(crate) fn run(options: &Options) -> Outcome {
         // A server that is absent makes the run fail in the end, but what was measured is to be seen all the same.
         let measured = process::run(&mut driver);
         // The page is about the comparison; without one there is nothing to write yet.
-        if workspace::root().join("docs/benchmarks/results.jsonl").exists() {
+        if workspace::root()
+            .join("docs/benchmarks/results.jsonl")
+            .exists()
+        {
             process::run(&mut report())?;
         }
         return measured;
@@ -176,6 +179,9 @@ impl Options {
             .arg(results.join(file))
             .arg("--command")
             .arg(self.command());
+        if let Some(revision) = revision() {
+            driver.arg("--revision").arg(revision);
+        }
         if !self.servers().is_empty() {
             driver.arg("--servers").arg(self.servers().join(","));
         }
@@ -222,6 +228,25 @@ impl Options {
         }
         words.join(" ")
     }
+}
+
+/// What the work tree is: the commit, and whether it has been changed since. None outside a repository.
+fn revision() -> Option<String> {
+    let git = |arguments: &[&str]| process::output(process::command("git").args(arguments)).ok();
+    let commit = git(&["rev-parse", "--short=10", "HEAD"])?;
+    let changed = git(&[
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        "src",
+        "Cargo.lock",
+    ])?;
+    Some(if changed.is_empty() {
+        commit
+    } else {
+        format!("{commit} with changes")
+    })
 }
 
 /// Another homeserver that can be installed here.

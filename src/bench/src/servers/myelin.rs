@@ -31,7 +31,7 @@ pub(super) async fn prepare(binary: &Path, dir: &Path) -> Result<Server, ServerE
         .trim_start_matches("myelin ")
         .clone_into(&mut server.version);
     server.settings = [
-        "Open registration and no rate limits; everything else as it is without a settings file.",
+        "Open registration, no rate limits, log level warn; everything else as by default.",
         "An event is answered after it is in a log that is synced to disk; no setting changes that.",
     ]
     .map(str::to_owned)

@@ -5,11 +5,14 @@ use std::fs;
 use myelin_config::{ByteSize, Server};
 
 const SMALLEST: u64 = ByteSize::mebibytes(64).0;
-const LARGEST: u64 = ByteSize::mebibytes(4096).0;
+const LARGEST: u64 = ByteSize::mebibytes(1024).0;
 /// What is taken where nothing can be learnt about the machine.
-const UNKNOWN: u64 = ByteSize::mebibytes(256).0;
+const UNKNOWN: u64 = ByteSize::mebibytes(128).0;
+/// The share of what there is. Small, since the operating system keeps the database's files in what is free anyway, and
+/// gives that up to whoever needs it, which caches of ours do not.
+const SHARE: u64 = 32;
 
-/// The memory budget in bytes: what is configured, or a quarter of what the machine or its container has.
+/// The memory budget in bytes: what is configured, or a thirty-second of what the machine or its container has.
 pub(crate) fn budget(server: &Server) -> usize {
     server
         .memory_budget
@@ -23,7 +26,7 @@ fn share(container: Option<u64>, machine: Option<u64>) -> u64 {
         (Some(one), None) | (None, Some(one)) => one,
         (None, None) => return UNKNOWN,
     };
-    (available / 4).clamp(SMALLEST, LARGEST)
+    (available / SHARE).clamp(SMALLEST, LARGEST)
 }
 
 /// The limit of the control group that this process runs in, version 2 or 1.
@@ -64,10 +67,10 @@ mod tests {
     #[test]
     fn the_smaller_of_machine_and_container_counts() {
         const GIB: u64 = 1 << 30;
-        assert_eq!(share(None, Some(8 * GIB)), 2 * GIB);
-        assert_eq!(share(Some(GIB), Some(8 * GIB)), GIB / 4);
+        assert_eq!(share(None, Some(8 * GIB)), GIB / 4);
+        assert_eq!(share(Some(4 * GIB), Some(8 * GIB)), GIB / 8);
         // A control group without a limit names an absurd number.
-        assert_eq!(share(Some(u64::MAX / 2), Some(8 * GIB)), 2 * GIB);
+        assert_eq!(share(Some(u64::MAX / 2), Some(8 * GIB)), GIB / 4);
         assert_eq!(share(Some(GIB / 16), Some(8 * GIB)), SMALLEST);
         assert_eq!(share(None, Some(1024 * GIB)), LARGEST);
         assert_eq!(share(None, None), UNKNOWN);

@@ -24,9 +24,16 @@ pub(crate) struct Rocks {
     pools: Pools,
 }
 
+/// The least and the most that rows which are not in files yet may take: less would make files of a few rows each, and
+/// more would take minutes of a busy server's writes, which are no faster for it, and that long to read again after a crash.
+const LEAST_UNFLUSHED: usize = 8 << 20;
+const MOST_UNFLUSHED: usize = 64 << 20;
+
 /// What all column families share.
 pub(crate) struct Pools {
     budget: usize,
+    /// What all memtables together may take.
+    unflushed: usize,
     /// Blocks, filters, indexes; memtables and blobs are charged to it.
     cache: Cache,
     memtables: WriteBufferManager,
@@ -35,16 +42,17 @@ pub(crate) struct Pools {
 impl Pools {
     fn new(budget: usize) -> Self {
         let cache = Cache::new_lru_cache(budget);
-        // A quarter for rows not yet in files. Writers are not stalled when it is full: the column family with the
-        // oldest rows is flushed instead.
+        // Writers are not stalled when it is full: the column family with the oldest rows is flushed instead.
+        let unflushed = (budget / 4).clamp(LEAST_UNFLUSHED, MOST_UNFLUSHED);
         let memtables = WriteBufferManager::new_write_buffer_manager_with_cache(
-            budget / 4,
+            unflushed,
             false,
             cache.clone(),
         );
         Self {
             budget,
             cache,
+            unflushed,
             memtables,
         }
     }

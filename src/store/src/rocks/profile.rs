@@ -73,7 +73,7 @@ pub(crate) fn column_family(profile: Profile, pools: &Pools) -> Options {
     blocks.set_metadata_block_size(4 << 10);
 
     // One table alone may fill a quarter of what all memtables may take; most need far less.
-    let write_buffer = (pools.budget / 16).clamp(1 << 20, 64 << 20);
+    let write_buffer = (pools.unflushed / 4).max(1 << 20);
     options.set_write_buffer_size(write_buffer);
     // Each of many memtables grows in steps of this; the default (1 MiB) would fill the budget with air.
     options.set_arena_block_size(64 << 10);

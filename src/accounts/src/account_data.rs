@@ -184,6 +184,12 @@ impl Accounts {
         Ok(ids.filter_map(|(id, _)| id.try_into().ok()).collect())
     }
 
+    /// Where [that list](Accounts::ignored_users) was last changed; [`Pos::ZERO`] if there is none.
+    pub fn ignored_users_pos(&self, view: &View, user: UserNum) -> Result<Pos, StoreError> {
+        let row = view.get::<AccountData>(&(user, RoomNum::NONE, IGNORED_USERS.to_owned()))?;
+        Ok(row.map_or(Pos::ZERO, |row| row.pos))
+    }
+
     /// Writes what `change` makes of the content that is there; None leaves it.
     pub(crate) async fn replace_account_data<E>(
         &self,

@@ -16,6 +16,7 @@ pub mod log;
 pub mod rooms;
 mod shown;
 pub mod topic;
+pub mod unread;
 
 pub use interner::Interner;
 pub use json::RawJson;
@@ -66,7 +67,10 @@ pub fn tables() -> Vec<TableSpec> {
         TableSpec::of::<rooms::Aliases>(),
         TableSpec::of::<rooms::RoomAliases>(),
         TableSpec::of::<rooms::Published>(),
-        TableSpec::of::<rooms::UnreadCounts>(),
+        TableSpec::of::<unread::Notables>(),
+        TableSpec::of::<unread::RedactedPlaces>(),
+        TableSpec::of::<unread::LastSent>(),
+        TableSpec::of::<unread::UnreadCounts>(),
         TableSpec::of::<federation::ServerKeys>(),
         TableSpec::of::<log::Log>(),
         TableSpec::of::<log::Cursors>(),

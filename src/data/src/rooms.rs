@@ -13,6 +13,47 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Present, Shown, accounts::Number, postcard_value, table};
 
+/// Shapes that older versions of the program stored.
+mod v1 {
+    use myelin_types::{EventNum, UserNum};
+    use serde::Deserialize;
+
+    use super::{EventStatus, Place, SentBy};
+
+    #[derive(Deserialize)]
+    pub(super) struct EventHeader {
+        event_id: String,
+        sender: UserNum,
+        place: Option<Place>,
+        status: EventStatus,
+        state_before: Option<[u8; 16]>,
+        state_after: [u8; 16],
+        replaces: Option<EventNum>,
+        redacted_by: Option<EventNum>,
+        transaction: Option<SentBy>,
+        current: Option<[u8; 16]>,
+    }
+
+    impl From<EventHeader> for super::EventHeader {
+        fn from(old: EventHeader) -> Self {
+            Self {
+                event_id: old.event_id,
+                sender: old.sender,
+                place: old.place,
+                status: old.status,
+                state_before: old.state_before,
+                state_after: old.state_after,
+                replaces: old.replaces,
+                redacted_by: old.redacted_by,
+                transaction: old.transaction,
+                current: old.current,
+                // It was not remembered.
+                thread: None,
+            }
+        }
+    }
+}
+
 table! {
     /// The number of a room id. Floor: the room's purge.
     RoomNums = "room_nums", Point, String => Number
@@ -114,12 +155,6 @@ table! {
     Published = "published", Scan, RoomNum => Present
 }
 
-table! {
-    /// Unread counts of a user in a room (thread `main` or a thread's root event id, empty for the whole room), true at
-    /// the place that each names. Floor: rows of threads go when a receipt overtakes them, all go with the membership.
-    UnreadCounts = "unread_counts", Churn, (UserNum, RoomNum, String) => UnreadCount
-}
-
 /// What does not change about a room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Room {
@@ -191,6 +226,11 @@ impl Place {
             segment: self.segment,
             index: self.index + 1,
         }
+    }
+
+    /// Whether it was filled in with history, later than its segment was opened.
+    pub fn is_filled_in(self) -> bool {
+        self.index < 0
     }
 }
 
@@ -266,6 +306,8 @@ pub struct EventHeader {
     /// The room's current state once it was appended, where that is not the state after it: other branches of the room's
     /// history count as well.
     pub current: Option<[u8; 16]>,
+    /// The root of the thread that it is in, as its relations said when it came; none for the main timeline.
+    pub thread: Option<String>,
 }
 
 /// Which request of which device sent an event.
@@ -295,7 +337,7 @@ impl EventHeader {
 }
 
 impl Value for EventRecord {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 
     fn encode(&self, writer: &mut Writer) {
         writer.pos(self.pos);
@@ -306,6 +348,11 @@ impl Value for EventRecord {
     fn decode(version: u8, parser: &mut Parser<'_>) -> Result<Self, CodecError> {
         match version {
             1 => Ok(EventRecord {
+                pos: parser.pos()?,
+                header: parser.postcard::<v1::EventHeader>()?.into(),
+                json: parser.rest().to_vec(),
+            }),
+            2 => Ok(EventRecord {
                 pos: parser.pos()?,
                 header: parser.postcard()?,
                 json: parser.rest().to_vec(),
@@ -325,7 +372,8 @@ pub struct TimelineEntry {
     /// Who sent it.
     pub sender: UserNum,
     /// How many events of the room up to and including this one notify by the default rules: the difference of two
-    /// entries bounds what an absence can have missed.
+    /// entries is what an absence has missed, but for what [`Notables`](crate::unread::Notables) name. History that is
+    /// filled in is not among them.
     pub notifying: u64,
     /// What can be known of it without reading it.
     pub traits: EventTraits,
@@ -338,10 +386,10 @@ pub struct EventTraits {
     pub state: bool,
     /// By the default rules it notifies everybody in the room but its sender.
     pub notifies: bool,
-    /// It may notify or highlight for some users otherwise than by the default rules for messages: it mentions somebody,
-    /// is a membership event, a tombstone, a call.
+    /// By the default rules it may notify or highlight for some users otherwise than for others: it mentions somebody,
+    /// invites somebody, ends the room.
     pub special: bool,
-    /// It belongs to a thread.
+    /// It is in a thread.
     pub threaded: bool,
 }
 
@@ -469,16 +517,24 @@ pub struct UserRoom {
     pub event: EventNum,
     /// Where that event stands in the timeline.
     pub place: Place,
+    /// Where the event stands that began the membership: changes of the profile do not begin it anew.
+    pub entered: Place,
     /// Whether the user forgot the room after leaving it.
     pub forgotten: bool,
 }
 
 impl Value for UserRoom {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 
     fn encode(&self, writer: &mut Writer) {
         writer.pos(self.pos);
-        writer.postcard(&(self.membership, self.event, self.place, self.forgotten));
+        writer.postcard(&(
+            self.membership,
+            self.event,
+            self.place,
+            self.entered,
+            self.forgotten,
+        ));
     }
 
     fn decode(version: u8, parser: &mut Parser<'_>) -> Result<Self, CodecError> {
@@ -491,6 +547,20 @@ impl Value for UserRoom {
                     membership,
                     event,
                     place,
+                    // It was not remembered.
+                    entered: place,
+                    forgotten,
+                })
+            }
+            2 => {
+                let pos = parser.pos()?;
+                let (membership, event, place, entered, forgotten) = parser.postcard()?;
+                Ok(UserRoom {
+                    pos,
+                    membership,
+                    event,
+                    place,
+                    entered,
                     forgotten,
                 })
             }
@@ -570,16 +640,66 @@ pub struct Alias {
 }
 postcard_value!(Alias, 1);
 
-/// Counts of what a user has not read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnreadCount {
-    /// The place up to which events were counted.
-    pub at: Place,
-    /// The newest of the user's receipts in the room that the counting knew.
-    pub receipts: Pos,
-    /// Events that notify.
-    pub notifications: u64,
-    /// Events that notify and highlight.
-    pub highlights: u64,
+#[cfg(test)]
+mod tests {
+    use myelin_store::{Parser, Value, Writer};
+    use myelin_types::{EventNum, Pos, UserNum};
+
+    use super::{EventRecord, EventStatus, Membership, Place, SentBy, UserRoom};
+
+    const PLACE: Place = Place {
+        segment: 1,
+        index: 7,
+    };
+
+    fn decode<V: Value>(writer: &Writer, version: u8) -> V {
+        let mut parser = Parser::new(writer.as_bytes());
+        let value = V::decode(version, &mut parser).expect("what was written can be read");
+        parser.finish().expect("all of it");
+        value
+    }
+
+    #[test]
+    fn events_of_the_first_version_are_read() {
+        let sent_by = SentBy {
+            device_id: "PHONE".to_owned(),
+            transaction_id: "1".to_owned(),
+        };
+        let mut writer = Writer::new();
+        writer.pos(Pos(3));
+        let state = [1_u8; 16];
+        writer.postcard(&(
+            ("$a", UserNum(4), Some(PLACE), EventStatus::Accepted),
+            (None::<[u8; 16]>, state, None::<EventNum>),
+            (Some(EventNum(9)), Some(&sent_by), Some(state)),
+        ));
+        writer.bytes(b"{}");
+        let record: EventRecord = decode(&writer, 1);
+        assert_eq!((record.pos, record.json), (Pos(3), b"{}".to_vec()));
+        let header = record.header;
+        assert_eq!(
+            (header.event_id.as_str(), header.sender, header.place),
+            ("$a", UserNum(4), Some(PLACE))
+        );
+        assert_eq!((header.state_after, header.current), (state, Some(state)));
+        assert_eq!(header.redacted_by, Some(EventNum(9)));
+        assert_eq!((header.transaction, header.thread), (Some(sent_by), None));
+    }
+
+    #[test]
+    fn relations_to_rooms_of_the_first_version_are_read() {
+        let mut writer = Writer::new();
+        writer.pos(Pos(3));
+        writer.postcard(&(Membership::Join, EventNum(9), PLACE, false));
+        let old: UserRoom = decode(&writer, 1);
+        assert_eq!((old.place, old.entered), (PLACE, PLACE));
+
+        let row = UserRoom {
+            entered: Place::START,
+            ..old
+        };
+        let mut writer = Writer::new();
+        row.encode(&mut writer);
+        assert_eq!(decode::<UserRoom>(&writer, UserRoom::VERSION), row);
+    }
 }
-postcard_value!(UnreadCount, 1);

@@ -19,6 +19,7 @@ mod positions;
 mod receipts;
 mod redact;
 mod send;
+mod thread;
 mod transaction;
 mod typing;
 
@@ -35,6 +36,7 @@ pub use membership::{
     Enter, ForgetError, Invite, InviteError, JoinError, KnockError, LeaveError, Moderate,
     ModerateError, Profile,
 };
+pub use pipeline::NOTIFYING_TYPES;
 pub use positions::RoomPositions;
 pub use receipts::{NewReceipt, ReceiptError, Thread};
 pub use redact::{Redact, RedactError};

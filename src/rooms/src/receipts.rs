@@ -13,13 +13,10 @@ use myelin_data::{
 use myelin_store::{Batch, StoreError, View};
 use myelin_types::{Millis, Pos, RoomNum, UserNum};
 use ruma::{EventId, OwnedEventId, RoomId, UserId};
-use serde_json::Value;
 use thiserror::Error;
 
 use crate::{Failure, RoomHandle, Rooms, error::lock_errors, event::Event};
 
-/// How many relations are followed to find the thread of an event (receipts, "Threaded read receipts").
-const MOST_HOPS: usize = 3;
 /// How many locks there are for setting receipts; users share them by number.
 const LOCKS: usize = 64;
 
@@ -228,39 +225,6 @@ impl Rooms {
                 || self.thread_of(view, event)?.as_deref() == Some(root.as_str())),
         }
     }
-
-    /// The root of the thread that an event is in.
-    fn thread_of(&self, view: &View, event: &Arc<Event>) -> Result<Option<String>, StoreError> {
-        let mut event = Arc::clone(event);
-        for _ in 0..=MOST_HOPS {
-            let Some((relation, parent)) = relation(&event) else {
-                return Ok(None);
-            };
-            if relation == "m.thread" {
-                return Ok(Some(parent));
-            }
-            let Ok(parent) = <&EventId>::try_from(parent.as_str()) else {
-                return Ok(None);
-            };
-            let num = self.event_num(view, event.room, parent)?;
-            let found = match num {
-                Some(num) => self.event(view, event.room, num)?,
-                None => None,
-            };
-            match found {
-                Some(parent) => event = parent,
-                None => return Ok(None),
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// The relation of an event to another one: its type and that one's id.
-fn relation(event: &Event) -> Option<(String, String)> {
-    let relation = event.pdu.content().get("m.relates_to")?;
-    let field = |key| relation.get(key).and_then(Value::as_str).map(str::to_owned);
-    Some((field("rel_type")?, field("event_id")?))
 }
 
 fn batch(work: &Work) -> Batch {

@@ -1,6 +1,7 @@
 //! The answer to one sync, read from one view.
 
 use std::{
+    cell::OnceCell,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
@@ -25,7 +26,7 @@ use crate::{
     lazy::{Known, Telling},
     left, pending,
     relations::Relations,
-    unread::UnreadNotes,
+    unread::{Listener, UnreadNotes},
 };
 
 /// An answer, with what is to be remembered when it is given.
@@ -62,6 +63,8 @@ pub(crate) struct Context<'a> {
     pub(crate) state_after: bool,
     pub(crate) filters: Filters<'a>,
     pub(crate) ignored: Ignored,
+    /// What the user wants to be notified of, once that is needed.
+    listener: OnceCell<Listener>,
     pub(crate) account_data: News<'a>,
     pub(crate) known: Known,
     /// The rooms in which somebody began or stopped typing since the client's token.
@@ -113,6 +116,15 @@ impl Context<'_> {
     pub(crate) fn is_new(&self, pos: Pos) -> bool {
         self.since.is_none_or(|since| pos > since.pos)
     }
+
+    /// What the user wants to be notified of.
+    pub(crate) fn listener(&self) -> Result<&Listener, StoreError> {
+        if let Some(listener) = self.listener.get() {
+            return Ok(listener);
+        }
+        let listener = Listener::of(self.sync, self.view, self.viewer, &self.ignored)?;
+        Ok(self.listener.get_or_init(|| listener))
+    }
 }
 
 /// What is new after `since`.
@@ -144,6 +156,7 @@ pub(crate) fn answer(
         full_state: request.full_state || since.is_none(),
         state_after: request.use_state_after,
         ignored: Ignored(sync.accounts.ignored_users(view, viewer.user)?),
+        listener: OnceCell::new(),
         account_data: News::since(sync, view, viewer.user, since.map(|since| since.pos))?,
         known: sync.lazy.known(viewer, acknowledged),
         typing: since.map_or_else(HashSet::new, |since| {

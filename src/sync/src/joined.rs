@@ -154,7 +154,8 @@ pub(crate) fn joined_room(
         return Ok(None);
     }
 
-    let counted = unread::count(context.sync, room, viewer, relation)?;
+    let listener = context.listener()?;
+    let counted = unread::count(context.sync, room, viewer, listener, (relation, &head))?;
     let mut joined = JoinedRoom {
         summary,
         timeline: Timeline {
@@ -239,6 +240,15 @@ impl UnreadNotifications {
         UnreadNotifications {
             highlight_count: self.highlight_count + other.highlight_count,
             notification_count: self.notification_count + other.notification_count,
+        }
+    }
+
+    /// That many times this.
+    #[must_use]
+    pub(crate) fn times(self, number: u64) -> UnreadNotifications {
+        UnreadNotifications {
+            highlight_count: self.highlight_count * number,
+            notification_count: self.notification_count * number,
         }
     }
 }

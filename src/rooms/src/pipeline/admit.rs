@@ -17,9 +17,8 @@ use myelin_store::{Scan, StoreError, View};
 use myelin_types::{EventNum, Pos};
 
 use super::{
-    append::{Advance, count, stored, user_id},
+    append::{Advance, count, stored, traits_of, user_id},
     guard::RoomGuard,
-    traits,
 };
 use crate::{AppendError, Failure, event::Event};
 
@@ -66,6 +65,7 @@ impl RoomGuard {
             Some(num) => self.redacted_by(num, pdu.event_id()).await?,
             None => None,
         };
+        let thread = self.thread_of(&pdu).await?;
         // What was redacted as an outlier stays so.
         let pdu = if redacted_by.is_some() {
             pdu.redacted()
@@ -87,6 +87,7 @@ impl RoomGuard {
             redacted_by,
             transaction: None,
             current: None,
+            thread,
         };
         let takes_effect = matches!(status, EventStatus::Accepted | EventStatus::SoftFailed);
         if let Some(state_key) = pdu.state_key().filter(|_| takes_effect) {
@@ -196,11 +197,14 @@ impl RoomGuard {
         place: Place,
     ) -> Result<Arc<Event>, AppendError> {
         let room = self.num();
-        // What follows it: history that is filled in notifies nobody, and counts nothing.
+        // History that is filled in notifies nobody, and counts nothing: the total is that before what follows it.
         let scan = move |view: &View| {
             let next = Scan::prefix(&room).after(&(room, place)).limit(1);
             let row = view.scan::<Timeline>(next).next().transpose()?;
-            Ok::<_, StoreError>(row.map_or(0, |(_, entry)| entry.notifying))
+            Ok::<_, StoreError>(row.map_or(0, |((_, next), entry)| {
+                let counted = entry.traits.notifies && !next.is_filled_in();
+                entry.notifying - u64::from(counted)
+            }))
         };
         let notifying = self.rooms.0.store.read(scan).await?;
         let mut placed = Event::clone(&event);
@@ -214,7 +218,7 @@ impl RoomGuard {
                 event: event.num,
                 sender: event.header.sender,
                 notifying,
-                traits: traits::of(&event.pdu),
+                traits: traits_of(&event),
             },
         );
         Ok(event)
@@ -303,6 +307,7 @@ impl RoomGuard {
                 membership: Stored::Leave,
                 event: before.num,
                 place,
+                entered: place,
                 forgotten: false,
             },
         );

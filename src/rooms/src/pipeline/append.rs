@@ -4,9 +4,11 @@
 use std::{collections::HashSet, sync::Arc};
 
 use myelin_data::rooms::{
-    EventHeader, EventIds, EventNumber, EventStatus, Events, Head, Membership as Stored, Place,
-    RoomMembers, SentBy, StateNodes, StrippedStates, Timeline, TimelineEntry, UserRoom, UserRooms,
+    EventHeader, EventIds, EventNumber, EventStatus, EventTraits, Events, Head,
+    Membership as Stored, Place, RoomMembers, SentBy, StateNodes, StrippedStates, Timeline,
+    TimelineEntry, UserRoom, UserRooms,
 };
+use myelin_data::unread::{LastSent, MAIN, Notable, Notables, Sent};
 use myelin_data::{Present, Shown, rooms::Bytes, topic::Changed};
 use myelin_rules::{
     BuildError, EventBuilder, EventRef, Membership, ParseError, Pdu, Rules,
@@ -182,6 +184,7 @@ impl RoomGuard {
             redacted_by: None,
             transaction: sent_by,
             current: None,
+            thread: self.thread_of(&pdu).await?,
         };
         let event = match pdu.state_key() {
             None => Arc::new(self.event(num, header, pdu)),
@@ -272,7 +275,7 @@ impl RoomGuard {
 
     /// The rows of the event itself, and the head that comes with it.
     pub(super) fn write(&mut self, event: &Arc<Event>, place: Place, advance: Advance) {
-        let traits = traits::of(&event.pdu);
+        let traits = traits_of(event);
         let before = self.state.head.take();
         let notifying =
             before.as_ref().map_or(0, |head| head.notifying) + u64::from(traits.notifies);
@@ -292,6 +295,27 @@ impl RoomGuard {
                 traits,
             },
         );
+        let thread = &event.header.thread;
+        let notable = Notable {
+            thread: thread.clone(),
+            redacted: event.header.redacted_by.is_some(),
+        };
+        if traits.special || notable != Notable::default() {
+            self.batch.put::<Notables>(&(event.room, place), &notable);
+        }
+        let is_local =
+            <&UserId>::try_from(event.pdu.sender()).is_ok_and(|sender| self.rooms.is_local(sender));
+        // State changes, like that of a name in all rooms at once, say nothing about having read.
+        if is_local && !traits.state {
+            let thread = thread.as_deref().unwrap_or(MAIN).to_owned();
+            self.batch.put::<LastSent>(
+                &(event.room, event.header.sender, thread),
+                &Sent {
+                    pos: Pos::AT_COMMIT,
+                    place,
+                },
+            );
+        }
         // The sequence counts batches, so only the first event of a batch moves it on.
         let sequence =
             before.as_ref().map_or(0, |head| head.sequence) + u64::from(self.appended.is_empty());
@@ -324,6 +348,20 @@ impl RoomGuard {
     }
 }
 
+/// The traits of an event of the timeline. One that comes redacted notifies nobody.
+pub(super) fn traits_of(event: &Event) -> EventTraits {
+    let header = &event.header;
+    let traits = traits::of(&event.pdu, header.thread.as_deref());
+    match header.redacted_by {
+        None => traits,
+        Some(_) => EventTraits {
+            notifies: false,
+            special: false,
+            ..traits
+        },
+    }
+}
+
 impl RoomGuard {
     /// The rows that follow from a membership event.
     pub(super) async fn set_membership(
@@ -352,14 +390,16 @@ impl RoomGuard {
         if after != Membership::Join {
             self.gone.push(user);
         }
-        let entered = self.entered(replaced, before, after, user).await?;
+        let goes_on = self.entered(replaced, before, after, user).await?;
+        let (pos, entered) = goes_on.unwrap_or((Pos::AT_COMMIT, place));
         self.batch.put::<UserRooms>(
             &(user, room),
             &UserRoom {
-                pos: entered,
+                pos,
                 membership: stored(after),
                 event: event.num,
                 place,
+                entered,
                 forgotten: false,
             },
         );
@@ -373,18 +413,18 @@ impl RoomGuard {
         Ok(())
     }
 
-    /// Where the membership began: an event that only changes the profile does not begin it anew. An invitation or a
-    /// knock that is repeated does, so that the client is told of it.
+    /// Where a membership began that an event goes on with; none if the event begins one. That is one that only changes
+    /// the profile; an invitation or a knock that is repeated begins anew, so that the client is told of it.
     async fn entered(
         &self,
         replaced: Option<&Arc<Event>>,
         before: Option<Membership>,
         after: Membership,
         user: UserNum,
-    ) -> Result<Pos, Failure> {
+    ) -> Result<Option<(Pos, Place)>, Failure> {
         let Some(replaced) = replaced.filter(|_| before == Some(after) && !is_pending(after))
         else {
-            return Ok(Pos::AT_COMMIT);
+            return Ok(None);
         };
         let key = (user, self.num());
         let row = self
@@ -394,9 +434,10 @@ impl RoomGuard {
             .read(move |view| view.get::<UserRooms>(&key))
             .await?;
         // The row is another one while the batch that began the membership is still on its way.
-        Ok(row
-            .filter(|row| row.event == replaced.num)
-            .map_or(Pos::AT_COMMIT, |row| row.pos))
+        Ok(match row.filter(|row| row.event == replaced.num) {
+            Some(row) => Some((row.pos, row.entered)),
+            None => replaced.header.place.map(|place| (Pos::AT_COMMIT, place)),
+        })
     }
 
     /// What the target of an invitation or the sender of a knock is shown of the room: some of its state, and the

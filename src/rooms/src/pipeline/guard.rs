@@ -9,9 +9,11 @@ use std::{
 };
 
 use myelin_data::{
+    Present,
     log::{Log, LogRow},
-    rooms::{Head, Heads},
+    rooms::{Events, Head, Heads},
     topic::Changed,
+    unread::{Notable, Notables, RedactedPlaces},
 };
 use myelin_state::Root;
 use myelin_store::{Batch, Commit, StoreError, Table, View};
@@ -248,7 +250,16 @@ impl RoomGuard {
     pub(crate) fn prune(&mut self, event: Event) {
         let event = Arc::new(event);
         self.batch
-            .put::<myelin_data::rooms::Events>(&(event.room, event.num), &event.record());
+            .put::<Events>(&(event.room, event.num), &event.record());
+        if let Some(place) = event.header.place.filter(|place| !place.is_filled_in()) {
+            let notable = Notable {
+                thread: event.header.thread.clone(),
+                redacted: true,
+            };
+            self.batch.put::<Notables>(&(event.room, place), &notable);
+            self.batch
+                .put::<RedactedPlaces>(&(event.room, Pos::AT_COMMIT, place), &Present);
+        }
         if event.pdu.state_key().is_some() {
             self.layers.newest().replace(&event);
             self.state.pruned(&event);

@@ -23,3 +23,4 @@ pub(crate) use admit::{Admission, Spot};
 pub(crate) use append::Draft;
 pub(crate) use guard::{Queued, RoomGuard};
 pub(crate) use slots::Slots;
+pub use traits::NOTIFYING_TYPES;

@@ -177,8 +177,8 @@ async fn a_message_costs_the_same_in_every_room() {
     }
     assert_eq!(
         costs[0],
-        (7, 1),
-        "event, id, timeline, head, log, two for the transaction"
+        (8, 1),
+        "event, id, timeline, head, log, the sender's last message, two for the transaction"
     );
     assert_eq!(costs[1], costs[0]);
     assert_eq!(server.head(&large).joined, 10_002);

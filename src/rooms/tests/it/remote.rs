@@ -804,6 +804,12 @@ async fn what_cannot_be_fetched_leaves_a_gap() {
     let filled = shared.shown();
     let expected: Vec<String> = chain.iter().map(|pdu| pdu.event_id().to_owned()).collect();
     assert_eq!(filled[before.len()..], expected);
+    // What was filled in notifies nobody: it is not in the totals, neither before nor after it.
+    let mut notifying = 0;
+    for (place, entry, _) in shared.server.timeline(&shared.room) {
+        notifying += u64::from(entry.traits.notifies && !place.is_filled_in());
+        assert_eq!(entry.notifying, notifying, "{place:?}");
+    }
     let both = shared.say_here("Both").await;
     assert_eq!(prev(&both), ids(&[&here, &chain[11]]));
 }

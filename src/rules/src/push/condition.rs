@@ -24,7 +24,8 @@ impl<'a> Property<'a> {
 }
 
 impl Condition {
-    pub(super) fn holds(&self, event: &PushEvent<'_>, context: &PushContext<'_>) -> bool {
+    /// Whether the condition holds for an event.
+    pub fn holds(&self, event: &PushEvent<'_>, context: &PushContext<'_>) -> bool {
         match self {
             Self::EventMatch { key, pattern } => {
                 let Some(value) = property(event, key).and_then(|value| value.as_str()) else {

@@ -75,7 +75,8 @@ pub struct Outcome<'r> {
 }
 
 impl<'r> Outcome<'r> {
-    fn of(actions: &'r [Action]) -> Self {
+    /// What a rule with these actions says of the events that it matches.
+    pub fn of(actions: &'r [Action]) -> Self {
         let notify = actions.contains(&Action::Notify);
         let tweak = |wanted: &str| {
             actions.iter().find_map(|action| match action {

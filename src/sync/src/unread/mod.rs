@@ -1,35 +1,52 @@
 //! Unread counts: what a user has not read of a room, counted when somebody asks.
 //!
-//! Spec: client-server API, "Receiving notifications" and "Threaded read receipts". A count is true at a place of the
-//! timeline and for the receipts that it knew; the next one goes on from there. Nothing is written when an event is
-//! sent, and little when it is read: counts are kept in memory, and saved only when much was counted since the last time.
+//! Spec: client-server API, "Receiving notifications" and "Threaded read receipts". Nothing is written for the members
+//! that an event reaches, and little when it is read: counts are kept in memory, and saved only when much was looked at
+//! since the last time.
 //!
-//! An event counts when the user's push rules notify him of it, he did not send it, and no receipt of his reaches it: an
-//! unthreaded one, one for its thread, or a message of his own in its thread, which says just as well that he has read
-//! so far.
+//! An event counts when the user's push rules notify him of it, he did not send it, nobody redacted it, and no receipt of
+//! his reaches it: an unthreaded one, one for its thread, or a message of his own in its thread, which says just as well
+//! that he has read so far. Counts are exact at the position of the answer, whatever was counted before: they follow from
+//! the receipts, rules, ignored users and redactions of that position. (Only the number of members, for rules that ask
+//! for it, is always that of today.) A count that was made before goes on from where it stands; a receipt starts its
+//! thread anew, a change of the rules, or the redaction of something that was counted, everything.
+//!
+//! What that costs, where a user comes back to a long gap:
+//!
+//! - For most it does not depend on the length of the gap. The difference of two running totals of the timeline is what
+//!   notifies everybody; what that does not tell of has a row among the [`Notables`](myelin_data::unread::Notables):
+//!   entries in threads, mentions, redacted entries. Those rows are walked, and the events of mentions read.
+//! - Rules of his own are decided without reading where they say the same of whole classes of events ([`listener`]). A
+//!   room that is muted costs nothing.
+//! - Who ignores somebody who is or was in the room, or has a rule for such a sender, has every entry of the gap looked
+//!   at, but not the events.
+//! - Whose rules look at the content of events, for keywords for example, has every event of the gap read, once: the
+//!   count is saved.
 
 mod counting;
-mod thread;
+mod listener;
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
-use myelin_data::rooms::{Membership, Place, Receipts, UnreadCount, UnreadCounts, UserRoom};
+use myelin_data::{
+    rooms::{Head, Place, Receipts, UserRoom},
+    unread::{LastSent, MAIN, UnreadCount, UnreadCounts},
+};
 use myelin_rooms::read::{RoomView, Viewer};
 use myelin_store::{Batch, Scan, Store, StoreError};
 use myelin_types::{Pos, RoomNum, UserNum};
 use quick_cache::sync::Cache;
 
-use self::counting::Counting;
+use self::counting::{Circumstances, Counting};
+pub(crate) use self::listener::Listener;
 use crate::{Inner, UnreadNotifications};
 
-/// The name of the main timeline among threads.
-const MAIN: &str = "main";
 /// How many counts are kept in memory, at about 200 bytes each.
 const REMEMBERED: usize = 50_000;
-/// A count is saved when more entries than this were looked at since it was saved last.
+/// A count is saved when more rows than this were looked at since it was saved last.
 const UNSAVED: usize = 200;
 
 /// Counts that were made before.
@@ -60,11 +77,13 @@ pub(crate) struct Counted {
     room: RoomNum,
     /// The place up to which events were counted.
     at: Place,
-    /// The newest of the user's receipts that was known.
-    receipts: Pos,
+    /// The position at which was counted.
+    known: Pos,
+    /// How many users were joined then.
+    joined: u64,
     /// By thread, [`MAIN`] among them; threads without unread events are left out.
     threads: BTreeMap<String, UnreadNotifications>,
-    /// How many entries were looked at since this was saved.
+    /// How many rows were looked at since this was saved.
     unsaved: usize,
 }
 
@@ -111,7 +130,7 @@ impl UnreadCache {
             let newer = self
                 .counts
                 .get(&key)
-                .is_none_or(|known| known.at <= counted.at);
+                .is_none_or(|other| other.known <= counted.known);
             if newer {
                 self.counts.insert(key, Arc::new(counted));
             }
@@ -133,9 +152,10 @@ impl Counted {
     fn save(&self, batch: &mut Batch, user: UserNum) {
         let row = |count: UnreadNotifications| UnreadCount {
             at: self.at,
-            receipts: self.receipts,
+            known: self.known,
             notifications: count.notification_count,
             highlights: count.highlight_count,
+            joined: self.joined,
         };
         batch.delete_prefix::<UnreadCounts>(&(user, self.room));
         batch.put::<UnreadCounts>(&(user, self.room, String::new()), &row(self.total()));
@@ -154,7 +174,8 @@ impl Counted {
             let counted = counted.get_or_insert_with(|| Counted {
                 room: room.num(),
                 at: row.at,
-                receipts: row.receipts,
+                known: row.known,
+                joined: row.joined,
                 threads: BTreeMap::new(),
                 unsaved: 0,
             });
@@ -170,46 +191,59 @@ impl Counted {
     }
 }
 
-/// Up to where the user has read, by his receipts.
+/// Up to where the user has read, by his receipts and messages.
 struct Read {
-    /// The newest receipt.
+    everywhere: Mark,
+    by_thread: HashMap<String, Mark>,
+}
+
+/// A place up to which was read, and the position since which that is so.
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    place: Place,
     pos: Pos,
-    everywhere: Place,
-    /// By thread, with the receipt's position.
-    threads: HashMap<String, (Place, Pos)>,
-    everywhere_pos: Pos,
+}
+
+impl Mark {
+    fn reach(&mut self, place: Place, pos: Pos) {
+        self.place = self.place.max(place);
+        self.pos = self.pos.max(pos);
+    }
 }
 
 impl Read {
-    fn of(room: &RoomView<'_>, user: UserNum, stay: Place) -> Result<Read, StoreError> {
+    /// What came before the user `entered` the room does not count.
+    fn of(room: &RoomView<'_>, user: UserNum, entered: Place) -> Result<Read, StoreError> {
         let mut read = Read {
-            pos: Pos::ZERO,
-            everywhere: stay,
-            threads: HashMap::new(),
-            everywhere_pos: Pos::ZERO,
+            everywhere: Mark {
+                place: entered,
+                pos: Pos::ZERO,
+            },
+            by_thread: HashMap::new(),
         };
-        for row in room
-            .view()
-            .scan::<Receipts>(Scan::prefix(&(room.num(), user)))
-        {
+        let (view, own) = (room.view(), (room.num(), user));
+        for row in view.scan::<Receipts>(Scan::prefix(&own)) {
             let ((_, _, _, thread), receipt) = row?;
-            read.pos = read.pos.max(receipt.pos);
-            if thread.is_empty() {
-                read.everywhere = read.everywhere.max(receipt.place);
-                read.everywhere_pos = read.everywhere_pos.max(receipt.pos);
+            let mark = if thread.is_empty() {
+                &mut read.everywhere
             } else {
-                let (place, pos) = read.threads.entry(thread).or_default();
-                *place = (*place).max(receipt.place);
-                *pos = (*pos).max(receipt.pos);
-            }
+                read.by_thread.entry(thread).or_default()
+            };
+            mark.reach(receipt.place, receipt.pos);
+        }
+        for row in view.scan::<LastSent>(Scan::prefix(&own)) {
+            let ((_, _, thread), sent) = row?;
+            let mark = read.by_thread.entry(thread).or_default();
+            mark.reach(sent.place, sent.pos);
         }
         Ok(read)
     }
 
     /// Up to where a thread is read.
     fn mark(&self, thread: &str) -> Place {
-        let of_thread = self.threads.get(thread).map(|(place, _)| *place);
-        of_thread.map_or(self.everywhere, |place| place.max(self.everywhere))
+        let of_thread = self.by_thread.get(thread);
+        let everywhere = self.everywhere.place;
+        of_thread.map_or(everywhere, |mark| mark.place.max(everywhere))
     }
 }
 
@@ -221,29 +255,61 @@ enum Anew {
     Threads(Vec<String>),
 }
 
+impl Anew {
+    fn has(&self, thread: &str) -> bool {
+        match self {
+            Anew::All => true,
+            Anew::Threads(threads) => threads.iter().any(|moved| moved == thread),
+        }
+    }
+}
+
 /// Counts what the user has not read of a room at the end of its timeline.
 pub(crate) fn count(
     sync: &Inner,
     room: &RoomView<'_>,
     viewer: &Viewer,
-    relation: &UserRoom,
+    listener: &Listener,
+    (relation, head): (&UserRoom, &Head),
 ) -> Result<Counted, StoreError> {
-    let user = viewer.user;
-    let Some((last, last_entry)) = room.last()? else {
-        return Ok(Counted::nothing(room.num(), Place::START));
+    let (user, joined, now) = (viewer.user, head.joined, room.view().pos());
+    let nothing = |at| Counted {
+        room: room.num(),
+        at,
+        known: now,
+        joined,
+        threads: BTreeMap::new(),
+        unsaved: 0,
     };
-    let stay = stay_began(room, relation)?;
-    let read = Read::of(room, user, stay)?;
+    let Some((last, last_entry)) = room.last()? else {
+        return Ok(nothing(Place::START));
+    };
+    let read = Read::of(room, user, relation.entered)?;
+    let hearing = listener.in_room(room, joined);
     let base = match sync.unread.counts.get(&(user, room.num())) {
         Some(known) => Some((*known).clone()),
         None => Counted::saved(room, user)?,
     };
-    // What another sync counted at a later view, or in an earlier stay, is of no use.
-    let base = base.filter(|base| base.at <= last && base.at >= stay && base.receipts <= read.pos);
+    // Of no use is what another sync counted at a later view, in an earlier stay, or by other rules.
+    let base = base.filter(|base| {
+        base.known <= now
+            && base.at <= last
+            && base.at >= relation.entered
+            && base.known >= listener.changed
+            && listener.is_same(base.joined, joined)
+    });
+    let base = match base {
+        Some(base) => {
+            let counted = (base.known, base.at);
+            let wrong = counting::was_redacted(room, viewer, &hearing, &read, counted)?;
+            (!wrong).then_some(base)
+        }
+        None => None,
+    };
     let (mut counted, anew, low) = match base {
         None => {
-            let from = read.everywhere;
-            (Counted::nothing(room.num(), from), Anew::All, from)
+            let from = read.everywhere.place;
+            (nothing(from), Anew::All, from)
         }
         Some(mut base) => {
             let (anew, low) = base.forget_read(&read);
@@ -251,86 +317,43 @@ pub(crate) fn count(
         }
     };
     let before = std::mem::replace(&mut counted.at, last);
-    counted.receipts = read.pos;
+    counted.known = now;
+    counted.joined = joined;
     if low >= last {
         return Ok(counted);
     }
     let mut counting = Counting {
-        sync,
         room,
         viewer,
+        listener,
+        hearing: &hearing,
         read: &read,
         anew: &anew,
         before,
-        rules: None,
-        ignored: ignored(sync, room, user)?,
-        circumstances: None,
+        circumstances: Circumstances::new(joined),
         threads: &mut counted.threads,
+        looked_at: 0,
     };
-    counted.unsaved += counting.run(low, last, &last_entry)?;
-    counted
-        .threads
-        .retain(|_, count| *count != UnreadNotifications::default());
+    counting.run(low, (last, &last_entry))?;
+    counted.unsaved += counting.looked_at;
     Ok(counted)
 }
 
 impl Counted {
-    fn nothing(room: RoomNum, at: Place) -> Self {
-        Self {
-            room,
-            at,
-            receipts: Pos::ZERO,
-            threads: BTreeMap::new(),
-            unsaved: 0,
-        }
-    }
-
     /// Takes out what newer receipts have reached. Returns what must be counted anew, and after which place to begin.
     fn forget_read(&mut self, read: &Read) -> (Anew, Place) {
-        if read.everywhere_pos > self.receipts {
+        if read.everywhere.pos > self.known {
             self.threads.clear();
-            return (Anew::All, read.everywhere.min(self.at));
+            return (Anew::All, read.everywhere.place.min(self.at));
         }
         let mut low = self.at;
         let mut moved = Vec::new();
-        for (thread, (_, pos)) in &read.threads {
-            if *pos > self.receipts && self.threads.remove(thread).is_some() {
+        for (thread, mark) in &read.by_thread {
+            if mark.pos > self.known && self.threads.remove(thread).is_some() {
                 low = low.min(read.mark(thread));
                 moved.push(thread.clone());
             }
         }
         (Anew::Threads(moved), low)
     }
-}
-
-/// The place where the user's present stay in the room began.
-fn stay_began(room: &RoomView<'_>, relation: &UserRoom) -> Result<Place, StoreError> {
-    let mut place = relation.place;
-    let mut event = room.event(relation.event)?;
-    // Members who change their names more often than that are taken to have joined later.
-    for _ in 0..100 {
-        let Some(replaced) = event.header.replaces else {
-            break;
-        };
-        event = room.event(replaced)?;
-        let membership = event
-            .pdu
-            .content()
-            .get("membership")
-            .and_then(|value| value.as_str());
-        if membership != Some(Membership::Join.as_str()) {
-            break;
-        }
-        place = event.header.place.unwrap_or(place);
-    }
-    Ok(place)
-}
-
-/// The numbers of those whom the user ignores.
-fn ignored(sync: &Inner, room: &RoomView<'_>, user: UserNum) -> Result<Vec<UserNum>, StoreError> {
-    let mut nums = Vec::new();
-    for id in sync.accounts.ignored_users(room.view(), user)? {
-        nums.extend(room.rooms().interner().find_user(room.view(), &id)?);
-    }
-    Ok(nums)
 }

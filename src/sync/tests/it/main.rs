@@ -5,4 +5,5 @@ mod model;
 mod sections;
 mod support;
 mod unread;
+mod unread_model;
 mod waiting;

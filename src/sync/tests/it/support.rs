@@ -243,6 +243,17 @@ impl Server {
             .expect("the message may be sent")
     }
 
+    /// A message that mentions nobody.
+    pub(crate) fn message(room: &RoomId, who: &str, text: &str) -> SendMessage {
+        SendMessage {
+            room_id: room.to_owned(),
+            sender: user(who),
+            event_type: "m.room.message".to_owned(),
+            content: object(json!({"msgtype": "m.text", "body": text, "m.mentions": {}})),
+            transaction: None,
+        }
+    }
+
     pub(crate) async fn try_send(
         &self,
         room: &RoomId,

@@ -176,13 +176,19 @@ impl Core {
         }
     }
 
-    /// Waits until all that was begun is durable, then closes the database.
+    /// Waits until all that was begun is durable, then closes the database, with everything in its files.
     pub async fn close(&self) {
         self.rooms.drain().await;
         let store = self.store.clone();
-        tokio::task::spawn_blocking(move || store.close())
-            .await
-            .ok();
+        tokio::task::spawn_blocking(move || {
+            store.close();
+            // What could not be brought into the files is in the log, and read from there at the next start.
+            if let Err(error) = store.flush() {
+                tracing::warn!(%error, "the log will be read again at the next start");
+            }
+        })
+        .await
+        .ok();
     }
 }
 

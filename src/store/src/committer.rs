@@ -31,6 +31,12 @@ pub trait Observer: Send + Sync {
     /// The batch at `pos` is durable and in every view made from now on; its caller has not been answered yet. Called
     /// in the order of positions. A panic in here is logged and otherwise ignored.
     fn committed(&self, pos: Pos, topics: &[Topic]);
+
+    /// The same once more, after the callers of the whole group were answered: for what sets others to work, so that
+    /// whoever wrote does not wait behind all those who are told of it.
+    fn answered(&self, pos: Pos, topics: &[Topic]) {
+        let (_, _) = (pos, topics);
+    }
 }
 
 /// The outcome of a commit: the batch's position once it is durable. Dropping this does not take the batch back.
@@ -184,24 +190,34 @@ impl Shared {
             .zip(&verdicts)
             .filter_map(|(job, verdict)| Some((&job.batch, *verdict.as_ref().ok()?)))
             .collect();
-        let mut written = Ok(());
-        if let Some((_, last)) = accepted.last() {
-            written = self.write(&accepted, *last);
-            if written.is_ok() {
-                self.publish(*last);
-                self.observe(&accepted);
-            }
+        let written = match accepted.last() {
+            Some((_, last)) => self.write(&accepted, *last).map(|()| Some(*last)),
+            None => Ok(None),
+        };
+        // A copy, so that an observer may add another.
+        let observers = self.observers.read().clone();
+        if let Ok(Some(last)) = written {
+            self.publish(last);
+            tell(&observers, &accepted, <dyn Observer>::committed);
         }
-        for (job, verdict) in group.into_iter().zip(verdicts) {
-            let answer = match (verdict, &written) {
+        let (batches, waiting): (Vec<Batch>, Vec<_>) = group
+            .into_iter()
+            .map(|job| (job.batch, (job.answer, job.queued_at)))
+            .unzip();
+        let mut answered = Vec::with_capacity(batches.len());
+        for ((batch, (answer, queued_at)), verdict) in batches.iter().zip(waiting).zip(verdicts) {
+            let outcome = match (verdict, &written) {
                 (Ok(_), Err(error)) => Err(CommitError::Engine(error.clone())),
                 (verdict, _) => verdict,
             };
-            metrics::histogram!("store_commit_seconds")
-                .record(job.queued_at.elapsed().as_secs_f64());
+            if let Ok(pos) = outcome {
+                answered.push((batch, pos));
+            }
+            metrics::histogram!("store_commit_seconds").record(queued_at.elapsed().as_secs_f64());
             // An error here means that the caller has stopped waiting.
-            job.answer.send(answer).ok();
+            answer.send(outcome).ok();
         }
+        tell(&observers, &answered, <dyn Observer>::answered);
     }
 
     /// Writes the batches and the position of the last one as one. Everything or nothing of it happens.
@@ -247,19 +263,6 @@ impl Shared {
         self.watch.send_replace(last);
     }
 
-    fn observe(&self, accepted: &[(&Batch, Pos)]) {
-        // A copy, so that an observer may add another.
-        let observers = self.observers.read().clone();
-        for (batch, pos) in accepted {
-            for observer in &observers {
-                let call = AssertUnwindSafe(|| observer.committed(*pos, batch.topics()));
-                if catch_unwind(call).is_err() {
-                    tracing::error!(%pos, "an observer of commits panicked");
-                }
-            }
-        }
-    }
-
     fn report_memory(&self) {
         let memory = self.engine.memory();
         for (pool, bytes) in [
@@ -268,6 +271,22 @@ impl Shared {
             ("memtables", memory.memtables),
         ] {
             metrics::gauge!("store_memory_bytes", "pool" => pool).set(bytes as f64);
+        }
+    }
+}
+
+/// Tells every observer of every batch, in the order of positions.
+fn tell(
+    observers: &[Arc<dyn Observer>],
+    batches: &[(&Batch, Pos)],
+    call: fn(&(dyn Observer + 'static), Pos, &[Topic]),
+) {
+    for (batch, pos) in batches {
+        for observer in observers {
+            let call = AssertUnwindSafe(|| call(&**observer, *pos, batch.topics()));
+            if catch_unwind(call).is_err() {
+                tracing::error!(%pos, "an observer of commits panicked");
+            }
         }
     }
 }
@@ -434,6 +453,10 @@ mod tests {
             Err(EngineError::new("has no files"))
         }
 
+        fn flush(&self) -> Result<(), EngineError> {
+            Ok(())
+        }
+
         fn memory(&self) -> Memory {
             Memory::default()
         }
@@ -534,6 +557,28 @@ mod tests {
             "nothing is tried again"
         );
         assert_eq!(store.view().get::<Numbers>(&1).expect("readable"), Some(1));
+    }
+
+    /// Holds up everything that comes after the answers.
+    struct Slow(Mutex<mpsc::Receiver<()>>);
+
+    impl Observer for Slow {
+        fn committed(&self, _: Pos, _: &[Topic]) {}
+
+        fn answered(&self, _: Pos, _: &[Topic]) {
+            self.0.lock().recv().ok();
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_what_observers_do_after_the_answers() {
+        let (_, store) = Moody::store();
+        let (release, gate) = mpsc::channel();
+        store.observe(Arc::new(Slow(Mutex::new(gate))));
+        assert_eq!(store.commit(put(1)).wait().expect("works"), Pos(1));
+        assert_eq!(store.watermark(), Pos(1));
+        drop(release);
+        assert_eq!(store.commit(put(2)).wait().expect("works"), Pos(2));
     }
 
     #[test]

@@ -73,6 +73,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Makes `dir`, which must not exist, a database with everything committed so far.
     fn checkpoint(&self, dir: &Path) -> Result<(), EngineError>;
 
+    /// Brings rows that only the log and the memory hold into files, so that the next start has nothing to read again.
+    fn flush(&self) -> Result<(), EngineError>;
+
     fn memory(&self) -> Memory;
 }
 

@@ -162,8 +162,10 @@ impl Seat {
 }
 
 impl Observer for Hub {
+    fn committed(&self, _: Pos, _: &[Topic]) {}
+
     // On the committer's thread: a map lookup and a wake-up for each user who waits for this room, nothing else.
-    fn committed(&self, _: Pos, topics: &[Topic]) {
+    fn answered(&self, _: Pos, topics: &[Topic]) {
         for topic in topics {
             match Changed::from_topic(*topic) {
                 Some(Changed::Timeline(room) | Changed::Receipts(room)) => self.wake_room(room),

@@ -7,7 +7,7 @@ mod snapshot;
 use std::{path::Path, sync::Arc};
 
 use rocksdb::{
-    Cache, ColumnFamily, DB, ErrorKind, WriteBatch, WriteBufferManager, WriteOptions,
+    Cache, ColumnFamily, DB, ErrorKind, FlushOptions, WriteBatch, WriteBufferManager, WriteOptions,
     checkpoint::Checkpoint,
 };
 
@@ -22,6 +22,7 @@ pub(crate) use open::open;
 pub(crate) struct Rocks {
     db: Arc<DB>,
     pools: Pools,
+    tables: Vec<&'static str>,
 }
 
 /// The least and the most that rows which are not in files yet may take: less would make files of a few rows each, and
@@ -84,6 +85,17 @@ impl Engine for Rocks {
     fn checkpoint(&self, dir: &Path) -> Result<(), EngineError> {
         Checkpoint::new(&self.db)
             .and_then(|checkpoint| checkpoint.create_checkpoint(dir))
+            .map_err(failure)
+    }
+
+    fn flush(&self) -> Result<(), EngineError> {
+        let tables = self.tables.iter();
+        let families = tables
+            .map(|table| column_family(&self.db, table))
+            .collect::<Result<Vec<_>, _>>()?;
+        let families: Vec<&&ColumnFamily> = families.iter().collect();
+        self.db
+            .flush_cfs_opt(&families, &FlushOptions::default())
             .map_err(failure)
     }
 

@@ -65,6 +65,12 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<(Arc<dyn Engine>, Po
     let engine = Rocks {
         db: Arc::new(db),
         pools,
+        tables: options
+            .tables
+            .iter()
+            .map(|spec| spec.name)
+            .chain([META])
+            .collect(),
     };
     Ok((Arc::new(engine), pos))
 }

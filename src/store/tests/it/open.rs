@@ -137,6 +137,30 @@ fn a_database_whose_making_was_interrupted_is_finished() {
 }
 
 #[test]
+fn after_a_flush_the_log_is_empty_and_the_rows_are_in_files() {
+    let log = |dir: &Path| -> u64 {
+        let entries = fs::read_dir(dir).expect("readable").flatten();
+        let logs = entries.filter(|entry| entry.path().extension().is_some_and(|end| end == "log"));
+        logs.map(|entry| entry.metadata().expect("there").len())
+            .sum()
+    };
+    let (dir, store) = fresh();
+    let mut batch = Batch::new();
+    batch.put::<Names>(&"ann".to_owned(), &1);
+    let pos = store.commit(batch).wait().expect("commits");
+    assert!(log(dir.path()) > 0);
+    store.close();
+    store.flush().expect("can be written");
+    drop(store);
+    assert_eq!(log(dir.path()), 0);
+
+    let store = open(dir.path());
+    assert_eq!(store.watermark(), pos);
+    let row = store.view().get::<Names>(&"ann".to_owned());
+    assert_eq!(row.expect("readable"), Some(1));
+}
+
+#[test]
 fn the_names_of_tables_must_differ() {
     let dir = tempfile::tempdir().expect("temporary directories can be made");
     for table in ["names", "default"] {

@@ -33,11 +33,10 @@ pub(crate) struct Figures(pub(crate) Vec<Figure>);
 
 impl Figures {
     /// The figure of a scenario, server and metric.
-    pub(crate) fn get(&self, scenario: &str, server: &str, metric: &str) -> Option<f64> {
-        let found = self.0.iter().find(|figure| {
+    pub(crate) fn get(&self, scenario: &str, server: &str, metric: &str) -> Option<&Figure> {
+        self.0.iter().find(|figure| {
             figure.scenario == scenario && figure.server == server && figure.metric == metric
-        });
-        found.map(|figure| figure.value)
+        })
     }
 
     /// Reads what [`Figures::write`] wrote.
@@ -74,7 +73,8 @@ impl Latencies {
     }
 
     pub(crate) fn record(&mut self, took: Duration) {
-        self.0.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1));
+        self.0
+            .saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1));
     }
 
     pub(crate) fn add(&mut self, other: &Self) {

@@ -267,6 +267,10 @@ impl Meter {
     }
 
     /// Writes `peak_rss`.
+    #[expect(
+        clippy::unused_self,
+        reason = "the peak is the one since the meter was made, which this makes sure there was"
+    )]
     pub(crate) fn peak(self, bench: &mut Bench<'_>) {
         if let Some(peak) = bench.server.peak_memory() {
             bench.figure("peak_rss", peak as f64 / f64::from(1 << 20), "MiB");

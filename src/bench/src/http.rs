@@ -10,12 +10,12 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, pki_types::ServerName};
+use rustls_platform_verifier::ConfigVerifierExt as _;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
 };
-use rustls::{ClientConfig, pki_types::ServerName};
-use rustls_platform_verifier::ConfigVerifierExt as _;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
@@ -95,14 +95,11 @@ impl Connection {
         patience: Duration,
     ) -> Result<Answer, HttpError> {
         let sent = timeout(patience, self.exchange(method, path, token, body)).await;
-        match sent {
-            Ok(answer) => answer,
-            Err(_) => {
-                // What comes later would be taken for the answer of the next request.
-                self.sender = None;
-                Err(HttpError::Timeout(patience))
-            }
-        }
+        sent.unwrap_or_else(|_| {
+            // What comes later would be taken for the answer of the next request.
+            self.sender = None;
+            Err(HttpError::Timeout(patience))
+        })
     }
 
     async fn exchange(
@@ -173,8 +170,8 @@ impl Connection {
         let mut sender = match tls {
             None => hand_shake(TokioIo::new(stream)).await?,
             Some(config) => {
-                let server = ServerName::try_from(name.clone())
-                    .map_err(|_| HttpError::Url(name.clone()))?;
+                let server =
+                    ServerName::try_from(name.clone()).map_err(|_| HttpError::Url(name.clone()))?;
                 let connector = TlsConnector::from(Arc::clone(config));
                 let stream = connector.connect(server, stream).await.map_err(failed)?;
                 hand_shake(TokioIo::new(stream)).await?

@@ -77,7 +77,7 @@ impl Lane {
 
 /// The number of the key that the event `index` sets: a new one, or one of those before.
 fn key(index: usize) -> usize {
-    if index % 2 == 0 {
+    if index.is_multiple_of(2) {
         index
     } else {
         Chance(index as u64).below(index / 2 + 1) * 2

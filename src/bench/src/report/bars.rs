@@ -31,10 +31,10 @@ enum Than {
     BestPeer,
     /// Another figure of Myelin in the same scenario.
     Own(&'static str),
-    /// Nothing.
-    Fixed,
-    /// Nothing, after another figure of Myelin in the same scenario was taken off.
-    FixedAbove(&'static str),
+    /// Nothing; its unit.
+    Fixed(&'static str),
+    /// Nothing, after another figure of Myelin in the same scenario was taken off; the unit of both.
+    FixedAbove(&'static str, &'static str),
 }
 
 /// What is asked of the ratio, or of the figure itself where it is held against nothing.
@@ -122,7 +122,7 @@ const BARS: &[Bar] = &[
         what: "Memory with idle clients",
         scenario: "idle",
         metric: "peak_rss",
-        than: Than::Fixed,
+        than: Than::Fixed("MiB"),
         wanted: Wanted::Most(100.0),
     },
     Bar {
@@ -136,7 +136,7 @@ const BARS: &[Bar] = &[
         what: "State bytes per state event",
         scenario: "state_churn",
         metric: "disk_per_state_event",
-        than: Than::FixedAbove("event_json"),
+        than: Than::FixedAbove("event_json", "bytes"),
         wanted: Wanted::Most(1_024.0),
     },
     Bar {
@@ -277,7 +277,12 @@ impl Bar {
         let myelin = run.wanted(self.scenario, MYELIN, self.metric);
         let mut judged = Judged {
             bar: self.what,
-            wanted: self.wanted.text(ratio),
+            wanted: match self.than {
+                Than::Fixed(unit) | Than::FixedAbove(_, unit) => self
+                    .wanted
+                    .text(|limit| format!("{} {unit}", number(limit))),
+                _ => self.wanted.text(ratio),
+            },
             myelin: myelin
                 .as_ref()
                 .map_or_else(|_| String::new(), |&figure| shown(figure)),
@@ -293,8 +298,8 @@ impl Bar {
                 None => myelin.and(Err("no peer has a figure".to_owned())),
             },
             Than::Own(other) => self.against_own(&mut judged, run, myelin, other),
-            Than::Fixed => self.against_nothing(&mut judged, myelin),
-            Than::FixedAbove(other) => self.above(&mut judged, run, myelin, other),
+            Than::Fixed(_) => myelin.map(|myelin| self.wanted.is_met(myelin.value)),
+            Than::FixedAbove(other, _) => self.above(&mut judged, run, myelin, other),
         };
         judged.verdict = match met {
             Ok(true) => Verdict::Met,
@@ -360,17 +365,6 @@ impl Bar {
         Ok(met || below.is_some_and(|below| myelin.value - other.value <= below.value))
     }
 
-    fn against_nothing(
-        &self,
-        judged: &mut Judged,
-        myelin: Result<&Figure, String>,
-    ) -> Result<bool, String> {
-        judged.wanted = self.wanted.text(number);
-        let myelin = myelin?;
-        judged.wanted = format!("{} {}", judged.wanted, myelin.unit);
-        Ok(self.wanted.is_met(myelin.value))
-    }
-
     fn above(
         &self,
         judged: &mut Judged,
@@ -378,10 +372,8 @@ impl Bar {
         myelin: Result<&Figure, String>,
         other: &str,
     ) -> Result<bool, String> {
-        judged.wanted = self.wanted.text(number);
         let (whole, less) = (myelin?, run.wanted(self.scenario, MYELIN, other)?);
         let above = whole.value - less.value;
-        judged.wanted = format!("{} {}", judged.wanted, whole.unit);
         judged.myelin = format!("{} {}", number(above), whole.unit);
         judged.other = format!("{} of disk less {} of JSON", shown(whole), shown(less));
         Ok(self.wanted.is_met(above))

@@ -22,8 +22,9 @@ const LENGTH: f64 = 196.0;
 const ROW: f64 = 24.0;
 /// Above the rows: the panel's title, and which way is better.
 const HEAD: f64 = 44.0;
-/// Below the rows: the axis's labels, and air.
-const FOOT: f64 = 36.0;
+/// Below the rows: air, and the axis's labels where it has some.
+const FOOT: f64 = 20.0;
+const LABELS: f64 = 16.0;
 
 const STYLE: &str = "\
 text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif;font-size:13px;fill:#1f2328}\
@@ -98,7 +99,11 @@ impl Panel<'_> {
     }
 
     fn height(&self) -> f64 {
-        HEAD + FOOT + ROW * self.rows.len() as f64
+        let labels = match self.axis() {
+            Axis::Linear { .. } => 0.0,
+            Axis::Logarithmic { .. } => LABELS,
+        };
+        HEAD + ROW * self.rows.len() as f64 + labels + FOOT
     }
 
     fn axis(&self) -> Axis {

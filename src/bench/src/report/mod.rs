@@ -66,12 +66,13 @@ impl Run {
         })
     }
 
-    /// The servers that have figures, in the order of their turns.
+    /// The servers that have figures: ours, then the others in the order of their turns.
     fn servers(&self) -> Vec<&str> {
+        let ours = ["myelin", "floor"].into_iter();
         let listed = self.info.servers.iter().map(|server| server.name.as_str());
         let measured = self.figures.0.iter().map(|figure| figure.server.as_str());
         let mut names: Vec<&str> = Vec::new();
-        for name in listed.chain(measured.clone()) {
+        for name in ours.chain(listed).chain(measured.clone()) {
             if !names.contains(&name) && measured.clone().any(|other| other == name) {
                 names.push(name);
             }
@@ -133,13 +134,14 @@ pub(crate) fn ratios(figures: &Figures, info: &RunInfo) -> String {
             writeln!(out, "{note}").ok();
         }
     }
-    let judged = bars::judge(&Runs {
+    let mut judged = bars::judge(&Runs {
         compared,
         full: None,
     });
-    write!(out, "\nBars\n{}", bars::table(&judged)).ok();
-    for note in bars::absences(&judged) {
-        writeln!(out, "{note}").ok();
+    // A run of some scenarios or servers is not to be told of all that it was not asked for.
+    judged.retain(|bar| !matches!(bar.verdict, bars::Verdict::Absent(_)));
+    if !judged.is_empty() {
+        write!(out, "\nBars\n{}", bars::table(&judged)).ok();
     }
     out
 }

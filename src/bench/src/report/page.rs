@@ -266,6 +266,7 @@ pub(super) fn scenario_table(run: &Run, scenario: &str) -> Table {
             metrics.push((&figure.metric, &figure.unit));
         }
     }
+    metrics.sort_by_key(|&(metric, _)| words::rank(metric));
     let servers: Vec<&str> = run
         .servers()
         .into_iter()

@@ -186,3 +186,27 @@ pub(crate) fn more_is_better(metric: &str) -> bool {
         "throughput" | "fill" | "fill_joins" | "to_sync_seen"
     )
 }
+
+/// Where a metric stands in a table: what the scenario is about, then what it costs.
+pub(crate) fn rank(metric: &str) -> usize {
+    const ORDER: [&str; 13] = [
+        "throughput",
+        "answer_",
+        "to_sync_",
+        "first",
+        "nothing_new",
+        "one_event",
+        "",
+        "cpu",
+        "driver_cpu",
+        "peak_rss",
+        "disk_",
+        "event_json",
+        "fill",
+    ];
+    const OTHERS: usize = 6;
+    let found = ORDER
+        .iter()
+        .position(|begin| !begin.is_empty() && metric.starts_with(begin));
+    found.unwrap_or(OTHERS)
+}

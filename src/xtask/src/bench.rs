@@ -73,7 +73,8 @@ pub(crate) struct Options {
 /// Measures, or writes the page.
 pub(crate) fn run(options: &Options) -> Outcome {
     machine::prepare(machine::BUILD)?;
-    let built = build(&options.profile)?;
+    let is_wanted = |name: &str| options.servers().iter().any(|server| server == name);
+    let built = build(&options.profile, is_wanted("myelin") && !options.report)?;
     let report = || {
         let mut report = process::command(built.join("myelin-bench"));
         report
@@ -94,7 +95,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         .arg("--floor")
         .arg(built.join("myelin-bench-floor"));
     for peer in Peer::ALL {
-        if options.servers().iter().any(|server| server == peer.name()) {
+        if is_wanted(peer.name()) {
             match peer.install() {
                 Ok(flags) => {
                     driver.args(flags);
@@ -107,6 +108,10 @@ pub(crate) fn run(options: &Options) -> Outcome {
                 }
             }
         }
+    }
+    // Both peers have theirs from the same programs.
+    if let Some(postgres) = machine::postgres() {
+        driver.arg("--postgres").arg(postgres);
     }
     if options.record {
         // A server that is absent makes the run fail in the end, but what was measured is to be seen all the same.
@@ -126,18 +131,20 @@ pub(crate) fn run(options: &Options) -> Outcome {
 }
 
 /// Builds everything of ours that a run needs and answers where it lies.
-fn build(profile: &str) -> Outcome<PathBuf> {
-    println!("Building the server and the driver with the profile {profile}.");
-    process::run(machine::cargo().args([
-        "build",
-        "--profile",
-        profile,
-        "--package",
-        "myelin-homeserver",
-        "--package",
-        "myelin-bench",
-        "--bins",
-    ]))?;
+fn build(profile: &str, with_myelin: bool) -> Outcome<PathBuf> {
+    let build = |package: &str| {
+        process::run(
+            machine::cargo()
+                .args(["build", "--bins", "--profile", profile])
+                .args(["--package", package]),
+        )
+    };
+    println!("Building with the profile {profile}.");
+    // One after the other: built together, the driver's features of their common dependencies would be the server's too.
+    if with_myelin {
+        build("myelin-homeserver")?;
+    }
+    build("myelin-bench")?;
     // The profile's directory has another name in this one case.
     let dir = if profile == "dev" { "debug" } else { profile };
     Ok(workspace::target().join(dir))
@@ -270,9 +277,7 @@ impl Peer {
     fn install(self) -> Outcome<Vec<String>> {
         let dir = workspace::target().join("bench/peers").join(self.name());
         machine::prepare(machine::POSTGRES)?;
-        let postgres =
-            machine::postgres().ok_or_else(|| Failure::new("PostgreSQL has no programs"))?;
-        let mut flags = vec!["--postgres".to_owned(), postgres.display().to_string()];
+        let mut flags = Vec::new();
         match self {
             Self::Synapse => {
                 prepare_synapse(&dir)?;

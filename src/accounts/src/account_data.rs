@@ -121,27 +121,36 @@ impl Accounts {
         user: UserNum,
         room: RoomNum,
     ) -> Result<Vec<AccountDataChange>, StoreError> {
-        let mut all = Vec::new();
-        for row in view.scan::<AccountData>(Scan::prefix(&(user, room))) {
-            let ((_, room, kind), DatedJson { pos, json }) = row?;
-            if !(kind == PUSH_RULES && room == RoomNum::NONE) {
-                all.push(AccountDataChange {
-                    room,
-                    kind,
-                    content: json,
-                    pos,
-                });
-            }
-        }
+        let mut all = rows(view, Scan::prefix(&(user, room)))?;
         if room == RoomNum::NONE {
-            all.push(AccountDataChange {
-                room,
-                kind: PUSH_RULES.to_owned(),
-                content: self.push_rules_content(view, user)?,
-                pos: self.push_rules_pos(view, user)?,
-            });
+            all.push(self.push_rules_change(view, user)?);
         }
         Ok(all)
+    }
+
+    /// All account data of `user`, global and of all rooms, push rules included.
+    pub fn all_account_data(
+        &self,
+        view: &View,
+        user: UserNum,
+    ) -> Result<Vec<AccountDataChange>, StoreError> {
+        let mut all = rows(view, Scan::prefix(&user))?;
+        all.push(self.push_rules_change(view, user)?);
+        Ok(all)
+    }
+
+    /// Push rules are there whether or not somebody set them.
+    fn push_rules_change(
+        &self,
+        view: &View,
+        user: UserNum,
+    ) -> Result<AccountDataChange, StoreError> {
+        Ok(AccountDataChange {
+            room: RoomNum::NONE,
+            kind: PUSH_RULES.to_owned(),
+            content: self.push_rules_content(view, user)?,
+            pos: self.push_rules_pos(view, user)?,
+        })
     }
 
     /// The account data of `user`, global and of all rooms, that changed after `since`, in the order of change.
@@ -227,4 +236,21 @@ impl Accounts {
         .await
         .map(drop)
     }
+}
+
+/// The account data that `scan` describes, but for push rules.
+fn rows(view: &View, scan: Scan) -> Result<Vec<AccountDataChange>, StoreError> {
+    let mut all = Vec::new();
+    for row in view.scan::<AccountData>(scan) {
+        let ((_, room, kind), DatedJson { pos, json }) = row?;
+        if !(kind == PUSH_RULES && room == RoomNum::NONE) {
+            all.push(AccountDataChange {
+                room,
+                kind,
+                content: json,
+                pos,
+            });
+        }
+    }
+    Ok(all)
 }

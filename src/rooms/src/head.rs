@@ -29,6 +29,9 @@ pub(crate) const KEPT: [&str; 11] = [
     "m.room.tombstone",
 ];
 
+/// The number of the segment with which a room's timeline begins.
+pub(crate) const FIRST_SEGMENT: u32 = 1;
+
 /// Those of [`KEPT`] that somebody who is invited is shown (client-server specification, "Stripped state").
 pub(crate) const SHOWN_TO_INVITED: [&str; 7] = [
     "m.room.create",
@@ -92,7 +95,7 @@ impl RoomState {
     pub(crate) fn next_place(&self) -> Place {
         self.head.as_ref().map_or(
             Place {
-                segment: 1,
+                segment: FIRST_SEGMENT,
                 index: 0,
             },
             |head| head.last.next(),

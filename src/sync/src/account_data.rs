@@ -17,8 +17,10 @@ pub(crate) struct News<'a> {
     sync: &'a Inner,
     view: &'a View,
     user: UserNum,
-    /// By room; None when everything is asked for.
-    changes: Option<HashMap<RoomNum, Vec<AccountDataChange>>>,
+    /// By room.
+    changes: HashMap<RoomNum, Vec<AccountDataChange>>,
+    /// Whether that is everything there is, and not only what changed.
+    all: bool,
 }
 
 impl<'a> News<'a> {
@@ -29,49 +31,59 @@ impl<'a> News<'a> {
         user: UserNum,
         since: Option<Pos>,
     ) -> Result<Self, StoreError> {
-        let changes = match since {
-            None => None,
-            Some(since) => {
-                let mut by_room: HashMap<RoomNum, Vec<AccountDataChange>> = HashMap::new();
-                for change in sync.accounts.account_data_since(view, user, since)? {
-                    by_room.entry(change.room).or_default().push(change);
-                }
-                Some(by_room)
-            }
+        let found = match since {
+            None => sync.accounts.all_account_data(view, user)?,
+            Some(since) => sync.accounts.account_data_since(view, user, since)?,
         };
+        let mut changes: HashMap<RoomNum, Vec<AccountDataChange>> = HashMap::new();
+        for change in found {
+            changes.entry(change.room).or_default().push(change);
+        }
         Ok(Self {
             sync,
             view,
             user,
             changes,
+            all: since.is_none(),
         })
     }
 
     /// Whether there may be something for a room.
     pub(crate) fn has(&self, room: RoomNum) -> bool {
-        match &self.changes {
-            Some(changes) => changes.contains_key(&room),
-            None => true,
-        }
+        self.all || self.changes.contains_key(&room)
+    }
+
+    /// The rooms for which there is something.
+    pub(crate) fn rooms(&self) -> impl Iterator<Item = RoomNum> + '_ {
+        let changes = self.changes.keys().copied();
+        changes.filter(|room| *room != RoomNum::NONE)
     }
 
     /// All of a room, whatever of it was told before.
     pub(crate) fn all(&self, room: RoomNum, matcher: &EventMatcher) -> Result<Events, StoreError> {
+        if self.all {
+            return self.of(room, matcher);
+        }
         let rows = self
             .sync
             .accounts
             .account_data_of(self.view, self.user, room)?;
-        // Deleted data is told as an empty object to those who had it, and not at all to others.
-        events(rows.iter().filter(|row| row.content.get() != "{}"), matcher)
+        events(rows.iter().filter(is_there), matcher)
     }
 
     /// What is new of a room, or with [`RoomNum::NONE`] what is new and global.
     pub(crate) fn of(&self, room: RoomNum, matcher: &EventMatcher) -> Result<Events, StoreError> {
-        match &self.changes {
-            None => self.all(room, matcher),
-            Some(changes) => events(changes.get(&room).into_iter().flatten(), matcher),
-        }
+        let changes = self.changes.get(&room).into_iter().flatten();
+        events(
+            changes.filter(|change| !self.all || is_there(change)),
+            matcher,
+        )
     }
+}
+
+/// Deleted data is told as an empty object to those who had it, and not at all to others.
+fn is_there(change: &&AccountDataChange) -> bool {
+    change.content.get() != "{}"
 }
 
 fn events<'a>(

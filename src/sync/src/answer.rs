@@ -2,7 +2,7 @@
 
 use std::{
     cell::OnceCell,
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -175,10 +175,21 @@ pub(crate) fn answer(
     };
     let relations = sync.relations.get(view, viewer.user)?;
     let mut notes = Notes::default();
-    for (room, relation) in &relations.rooms {
-        add_room(&context, filter, *room, relation, &mut response, &mut notes)?;
+    match moved(&context, &relations) {
+        Some(moved) => {
+            for room in moved {
+                if let Some(relation) = relations.of(room) {
+                    add_room(&context, filter, room, relation, &mut response, &mut notes)?;
+                }
+            }
+        }
+        None => {
+            for (room, relation) in &relations.rooms {
+                add_room(&context, filter, *room, relation, &mut response, &mut notes)?;
+            }
+            pending::add_rooms(&context, filter, &relations.rooms, &mut response)?;
+        }
     }
-    pending::add_rooms(&context, filter, &relations.rooms, &mut response)?;
     Ok(Answer {
         response,
         next,
@@ -190,6 +201,21 @@ pub(crate) fn answer(
         },
         unread: notes.unread,
     })
+}
+
+/// The only rooms of which there may be something new, where that is known without comparing each: the server's last
+/// changes are fewer than the user's rooms, and what he is to each of these has not changed.
+fn moved(context: &Context<'_>, relations: &Relations) -> Option<BTreeSet<RoomNum>> {
+    let since = context.since.filter(|_| !context.full_state)?;
+    if relations.newest > since.pos {
+        return None;
+    }
+    let rooms = &context.sync.rooms;
+    let changed = rooms.changed_since(context.view, since.pos, relations.rooms.len())?;
+    let mut moved: BTreeSet<RoomNum> = changed.into_iter().collect();
+    moved.extend(&context.typing);
+    moved.extend(context.account_data.rooms());
+    Some(moved)
 }
 
 /// Adds what is new of one room that the user is or was in to the section where it belongs.

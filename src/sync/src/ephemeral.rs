@@ -36,6 +36,9 @@ pub(crate) fn has_own_receipts(
     viewer: &Viewer,
     since: Pos,
 ) -> Result<bool, StoreError> {
+    if !may_have_receipts(room, since)? {
+        return Ok(false);
+    }
     let after = Scan::prefix(&room.num()).after(&(room.num(), since));
     for key in room.view().keys::<ReceiptsByPos>(after) {
         let (_, _, user, ..) = key?;
@@ -44,6 +47,12 @@ pub(crate) fn has_own_receipts(
         }
     }
     Ok(false)
+}
+
+/// Whether there may be receipts that were set after `since`: a comparison in memory.
+fn may_have_receipts(room: &RoomView<'_>, since: Pos) -> Result<bool, StoreError> {
+    let positions = room.rooms().positions(room.view(), room.num())?;
+    Ok(positions.receipts > since)
 }
 
 /// The receipts that were set after `since`, or without it all of them, except the private ones of others; and whether
@@ -65,6 +74,7 @@ pub(crate) fn receipts(
                     .map_or(true, |(user, kind, ..)| shown(*user, *kind))
             })
             .collect::<Result<_, StoreError>>()?,
+        Some(since) if !may_have_receipts(room, since)? => Vec::new(),
         Some(since) => {
             let after = Scan::prefix(&room.num()).after(&(room.num(), since));
             let mut keys = Vec::new();

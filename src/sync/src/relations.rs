@@ -23,6 +23,16 @@ pub(crate) struct Relations {
     pub(crate) pos: Pos,
     /// Every room with what he is to it.
     pub(crate) rooms: Vec<(RoomNum, UserRoom)>,
+    /// The position of the newest among them.
+    pub(crate) newest: Pos,
+}
+
+impl Relations {
+    /// What he is to one room.
+    pub(crate) fn of(&self, room: RoomNum) -> Option<&UserRoom> {
+        let at = self.rooms.binary_search_by_key(&room, |(room, _)| *room);
+        at.ok().map(|at| &self.rooms[at].1)
+    }
 }
 
 /// How many users' relations are remembered; about 50 bytes for each room of each.
@@ -80,8 +90,15 @@ impl RelationsCache {
         let rows = view.scan::<UserRooms>(Scan::prefix(&user));
         let rooms = rows
             .map(|row| row.map(|((_, room), relation)| (room, relation)))
-            .collect::<Result<_, StoreError>>()?;
-        let relations = Arc::new(Relations { pos: at, rooms });
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        let newest = rooms
+            .iter()
+            .map(|(_, relation): &(_, UserRoom)| relation.pos);
+        let relations = Arc::new(Relations {
+            pos: at,
+            newest: newest.max().unwrap_or(Pos::ZERO),
+            rooms,
+        });
         self.users.insert(user, Arc::clone(&relations));
         Ok(relations)
     }

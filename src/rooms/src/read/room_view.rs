@@ -1,6 +1,6 @@
 //! One room as one view of the store has it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use myelin_data::rooms::{Head, Heads, Membership, Place, Timeline, TimelineEntry};
 use myelin_state::{Change, Entry, Root, TreeError};
@@ -8,24 +8,22 @@ use myelin_store::{Scan, StoreError, View};
 use myelin_types::{EventNum, Pos, RoomNum, StateKeyNum};
 use ruma::{EventId, RoomId, UserId};
 
-use crate::{Event, RoomHandle, Rooms};
+use crate::{Event, RoomHandle, Rooms, head::FIRST_SEGMENT};
 
-/// A room, read from one view.
+/// A room, read from one view. Remembers its head and the last entry of its timeline.
 #[derive(Clone)]
 pub struct RoomView<'a> {
     rooms: &'a Rooms,
     view: &'a View,
     handle: RoomHandle,
+    head: OnceLock<Option<Head>>,
+    last: OnceLock<Option<(Place, TimelineEntry)>>,
 }
 
 impl<'a> RoomView<'a> {
     /// The room of a number.
     pub fn open(rooms: &'a Rooms, view: &'a View, room: RoomNum) -> Result<Self, StoreError> {
-        Ok(Self {
-            rooms,
-            view,
-            handle: rooms.handle(view, room)?,
-        })
+        Ok(Self::of(rooms, view, rooms.handle(view, room)?))
     }
 
     /// The room of an id, if the server knows it.
@@ -35,11 +33,17 @@ impl<'a> RoomView<'a> {
         room: &RoomId,
     ) -> Result<Option<Self>, StoreError> {
         let handle = rooms.find(view, room)?;
-        Ok(handle.map(|handle| Self {
+        Ok(handle.map(|handle| Self::of(rooms, view, handle)))
+    }
+
+    fn of(rooms: &'a Rooms, view: &'a View, handle: RoomHandle) -> Self {
+        Self {
             rooms,
             view,
             handle,
-        }))
+            head: OnceLock::new(),
+            last: OnceLock::new(),
+        }
     }
 
     /// The room's number.
@@ -64,7 +68,11 @@ impl<'a> RoomView<'a> {
 
     /// The room's head, if it has any event.
     pub fn head(&self) -> Result<Option<Head>, StoreError> {
-        self.view.get::<Heads>(&self.num())
+        if let Some(head) = self.head.get() {
+            return Ok(head.clone());
+        }
+        let head = self.view.get::<Heads>(&self.num())?;
+        Ok(self.head.get_or_init(|| head).clone())
     }
 
     /// The root of the current state.
@@ -98,12 +106,32 @@ impl<'a> RoomView<'a> {
 
     /// The last entry of the timeline.
     pub fn last(&self) -> Result<Option<(Place, TimelineEntry)>, StoreError> {
-        let last = self.view.prefix_last::<Timeline>(&self.num())?;
-        Ok(last.map(|((_, place), entry)| (place, entry)))
+        if let Some(last) = self.last.get() {
+            return Ok(*last);
+        }
+        let last = match self.head()? {
+            Some(head) => self.at(head.last)?.map(|entry| (head.last, entry)),
+            None => None,
+        };
+        Ok(*self.last.get_or_init(|| last))
     }
 
     /// The last entry before a place.
     pub fn last_before(&self, place: Place) -> Result<Option<(Place, TimelineEntry)>, StoreError> {
+        if let Some(Some(last)) = self.last.get()
+            && last.0 < place
+        {
+            return Ok(Some(*last));
+        }
+        // Indexes mostly follow one another, and to look a row up is much cheaper than to walk to it.
+        if let Some(index) = place.index.checked_sub(1) {
+            let before = Place { index, ..place };
+            if let Some(entry) = self.at(before)? {
+                return Ok(Some((before, entry)));
+            }
+        } else if place.segment <= FIRST_SEGMENT {
+            return Ok(None);
+        }
         let scan = Scan::prefix(&self.num())
             .until(&(self.num(), place))
             .reverse()
@@ -114,11 +142,18 @@ impl<'a> RoomView<'a> {
 
     /// The first entry at a place or after it.
     pub fn first_from(&self, place: Place) -> Result<Option<(Place, TimelineEntry)>, StoreError> {
+        if let Some(entry) = self.at(place)? {
+            return Ok(Some((place, entry)));
+        }
         let scan = Scan::prefix(&self.num())
             .from(&(self.num(), place))
             .limit(1);
         let first = self.view.scan::<Timeline>(scan).next().transpose()?;
         Ok(first.map(|((_, place), entry)| (place, entry)))
+    }
+
+    fn at(&self, place: Place) -> Result<Option<TimelineEntry>, StoreError> {
+        self.view.get::<Timeline>(&(self.num(), place))
     }
 
     /// The last entry of the timeline that was there at a position.

@@ -7,6 +7,8 @@
 mod account;
 mod account_data;
 mod body;
+#[cfg(test)]
+mod budgets;
 mod device;
 mod directory;
 mod discovery;

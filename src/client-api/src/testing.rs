@@ -36,7 +36,10 @@ pub(crate) struct Server {
     pub(crate) table: Vec<Route>,
     /// Its clock, which stands still until a test moves it.
     pub(crate) clock: Arc<MockClock>,
-    _dir: TempDir,
+    /// Its database.
+    pub(crate) store: Store,
+    config: Config,
+    dir: TempDir,
 }
 
 /// Somebody who is logged in.
@@ -95,26 +98,53 @@ impl Server {
             ..config.rate_limits
         };
         change(&mut config);
+        let store = Store::open(dir.path(), options()).expect("a new directory opens");
+        let clock = Arc::new(MockClock::new(Millis(1_700_000_000_000)));
+        let random = Arc::new(SeededRandom::new(1));
+        Server::over(dir, config, store, clock, random).await
+    }
+
+    /// Opens the database again, as after a restart: nothing is remembered but what is stored.
+    pub(crate) async fn restart(self) -> Server {
+        let Server {
+            router,
+            clock,
+            store,
+            config,
+            dir,
+            ..
+        } = self;
+        store.close();
+        drop((router, store));
+        // Another seed, or it would hand out the same ids once more.
+        let random = Arc::new(SeededRandom::new(2));
+        // What was begun for a request that has its answer may hold the database a little longer.
+        for _ in 0..1_000 {
+            if let Ok(store) = Store::open(dir.path(), options()) {
+                return Server::over(dir, config, store, clock, random).await;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("somebody holds the database");
+    }
+
+    async fn over(
+        dir: TempDir,
+        config: Config,
+        store: Store,
+        clock: Arc<MockClock>,
+        random: Arc<dyn Random>,
+    ) -> Server {
+        let name = config.server.name.clone();
         let default_room_version: RoomVersion = config
             .rooms
             .default_version
             .as_str()
             .parse()
             .expect("a room version");
-        let store = Store::open(
-            dir.path(),
-            myelin_store::Options {
-                memory_budget: 64 << 20,
-                product: myelin_data::PRODUCT,
-                schema: myelin_data::SCHEMA,
-                tables: myelin_data::tables(),
-            },
-        )
-        .expect("a new directory opens");
         let interner = Interner::open(store.clone()).await.expect("opens");
-        let clock = Arc::new(MockClock::new(Millis(1_700_000_000_000)));
-        let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
-        let signer = Arc::new(Signer::new(name.as_str(), SigningKey::generate(&*random)));
+        let key = SigningKey::generate(&SeededRandom::new(0));
+        let signer = Arc::new(Signer::new(name.as_str(), key));
         let rooms = Rooms::open(
             store.clone(),
             interner.clone(),
@@ -127,14 +157,14 @@ impl Server {
                 ..myelin_rooms::Options::default()
             },
         );
-        let mut settings = Settings::new(name.clone(), &config.registration, &config.accounts);
+        let mut settings = Settings::new(name, &config.registration, &config.accounts);
         // Tests register many users, and none of their passwords is worth guarding.
         settings.hash_cost = HashCost {
             memory_kib: 64,
             passes: 1,
         };
         let accounts = Accounts::open(
-            store,
+            store.clone(),
             interner,
             Arc::clone(&clock) as Arc<dyn Clock>,
             random,
@@ -161,7 +191,9 @@ impl Server {
             router,
             table,
             clock,
-            _dir: dir,
+            store,
+            config,
+            dir,
         }
     }
 
@@ -343,6 +375,15 @@ impl Server {
         let path = in_room(room, &format!("/send/m.room.message/{}", self.clock.now()));
         let content = json!({ "msgtype": "m.text", "body": body });
         text(&self.put(&path, user, &content).await.ok()["event_id"])
+    }
+}
+
+fn options() -> myelin_store::Options {
+    myelin_store::Options {
+        memory_budget: 64 << 20,
+        product: myelin_data::PRODUCT,
+        schema: myelin_data::SCHEMA,
+        tables: myelin_data::tables(),
     }
 }
 

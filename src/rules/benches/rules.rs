@@ -7,7 +7,7 @@ use myelin_rules::{
     AuthState, EventBuilder, EventRef, Object, Pdu, PowerLevels, RoomVersion, Signer, SigningKey,
     auth::{self, AuthEvents},
     canonical::{self, Numbers},
-    push::{PushContext, PushEvent, Ruleset, evaluate},
+    push::{Kind, NewRule, Placement, PushContext, PushEvent, Ruleset, evaluate},
     sign::{self, VerifyKey, VerifyKeys},
 };
 use myelin_types::{Millis, SeededRandom};
@@ -141,11 +141,32 @@ fn rules(criterion: &mut Criterion) {
     criterion.bench_function("authorisation: a message", |bench| {
         bench.iter(|| auth::check(black_box(&event), &state));
     });
+    let join = json!({ "membership": "join", "displayname": "Newcomer" });
+    let join = builder(&state, "m.room.member", Some("@newcomer:example.org"), join)
+        .sign(VERSION, &signer)
+        .expect("the event is well formed");
+    auth::check(&join, &state).expect("the room is public");
+    criterion.bench_function("authorisation: a join", |bench| {
+        bench.iter(|| auth::check(black_box(&join), &state));
+    });
     push(criterion, &state, &event);
 }
 
 fn push(criterion: &mut Criterion, state: &AuthEvents, event: &Pdu) {
     let ruleset = Ruleset::server_default("@someone:example.org");
+    let mut keywords = ruleset.clone();
+    for word in [
+        "matrix", "release", "urgent", "rust", "database", "outage", "pizza", "standup", "review",
+        "deadline",
+    ] {
+        let rule = NewRule {
+            pattern: Some(word.to_owned()),
+            ..NewRule::default()
+        };
+        keywords
+            .put(Kind::Content, word, rule, Placement::default())
+            .expect("the rule is well formed");
+    }
     let levels = PowerLevels::of(state).expect("the room has a create event");
     let context = PushContext {
         user_id: "@someone:example.org",
@@ -155,6 +176,9 @@ fn push(criterion: &mut Criterion, state: &AuthEvents, event: &Pdu) {
     };
     criterion.bench_function("push: default rules on a message", |bench| {
         bench.iter(|| evaluate(&ruleset, &PushEvent::from(black_box(event)), &context).notify);
+    });
+    criterion.bench_function("push: ten keywords on a message", |bench| {
+        bench.iter(|| evaluate(&keywords, &PushEvent::from(black_box(event)), &context).notify);
     });
 }
 

@@ -68,7 +68,7 @@ impl<'a> News<'a> {
             .sync
             .accounts
             .account_data_of(self.view, self.user, room)?;
-        events(rows.iter().filter(is_there), matcher)
+        events(rows.iter().filter(|row| is_there(row)), matcher)
     }
 
     /// What is new of a room, or with [`RoomNum::NONE`] what is new and global.
@@ -82,7 +82,7 @@ impl<'a> News<'a> {
 }
 
 /// Deleted data is told as an empty object to those who had it, and not at all to others.
-fn is_there(change: &&AccountDataChange) -> bool {
+fn is_there(change: &AccountDataChange) -> bool {
     change.content.get() != "{}"
 }
 

@@ -175,20 +175,17 @@ pub(crate) fn answer(
     };
     let relations = sync.relations.get(view, viewer.user)?;
     let mut notes = Notes::default();
-    match moved(&context, &relations) {
-        Some(moved) => {
-            for room in moved {
-                if let Some(relation) = relations.of(room) {
-                    add_room(&context, filter, room, relation, &mut response, &mut notes)?;
-                }
+    if let Some(moved) = moved(&context, &relations) {
+        for room in moved {
+            if let Some(relation) = relations.of(room) {
+                add_room(&context, filter, room, relation, &mut response, &mut notes)?;
             }
         }
-        None => {
-            for (room, relation) in &relations.rooms {
-                add_room(&context, filter, *room, relation, &mut response, &mut notes)?;
-            }
-            pending::add_rooms(&context, filter, &relations.rooms, &mut response)?;
+    } else {
+        for (room, relation) in &relations.rooms {
+            add_room(&context, filter, *room, relation, &mut response, &mut notes)?;
         }
+        pending::add_rooms(&context, filter, &relations.rooms, &mut response)?;
     }
     Ok(Answer {
         response,

@@ -52,8 +52,8 @@ impl Pools {
         );
         Self {
             budget,
-            cache,
             unflushed,
+            cache,
             memtables,
         }
     }

@@ -5,7 +5,7 @@ use std::fs;
 use myelin_config::{ByteSize, Server};
 
 const SMALLEST: u64 = ByteSize::mebibytes(64).0;
-const LARGEST: u64 = ByteSize::mebibytes(1024).0;
+const LARGEST: u64 = ByteSize::mebibytes(256).0;
 /// What is taken where nothing can be learnt about the machine.
 const UNKNOWN: u64 = ByteSize::mebibytes(128).0;
 /// The share of what there is. Small, since the operating system keeps the database's files in what is free anyway, and
@@ -67,10 +67,10 @@ mod tests {
     #[test]
     fn the_smaller_of_machine_and_container_counts() {
         const GIB: u64 = 1 << 30;
-        assert_eq!(share(None, Some(8 * GIB)), GIB / 4);
-        assert_eq!(share(Some(4 * GIB), Some(8 * GIB)), GIB / 8);
+        assert_eq!(share(None, Some(4 * GIB)), GIB / 8);
+        assert_eq!(share(Some(3 * GIB), Some(4 * GIB)), 3 * GIB / 32);
         // A control group without a limit names an absurd number.
-        assert_eq!(share(Some(u64::MAX / 2), Some(8 * GIB)), GIB / 4);
+        assert_eq!(share(Some(u64::MAX / 2), Some(4 * GIB)), GIB / 8);
         assert_eq!(share(Some(GIB / 16), Some(8 * GIB)), SMALLEST);
         assert_eq!(share(None, Some(1024 * GIB)), LARGEST);
         assert_eq!(share(None, None), UNKNOWN);

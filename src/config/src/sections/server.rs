@@ -24,7 +24,7 @@ section! {
         pub data_dir: PathBuf,
         /// How much memory the database's caches and our own may take together, for example "512 MiB". Without
         /// it the server takes a thirty-second of the memory of the machine or of its container, at least 64 MiB
-        /// and at most 1 GiB. More of it makes a busy server of many users faster.
+        /// and at most 256 MiB. More of it makes a busy server of many users faster.
         pub memory_budget: Option<ByteSize> => r#""512 MiB""#,
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::{StreamExt as _, TryStreamExt as _, future::try_join_all, stream};
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     client::{Account, CallError, User},
@@ -41,6 +41,15 @@ pub(crate) enum BenchError {
 
 /// How many requests at once fill a server before something is measured.
 pub(crate) const FILLERS: usize = 16;
+
+/// What a calm server uses of a second of a core at most.
+const CALM: Duration = Duration::from_millis(150);
+/// How long a server is waited for that does not become calm.
+const CALM_PATIENCE: Duration = Duration::from_mins(2);
+/// How long files must not have changed to count as finished.
+const STILL: Duration = Duration::from_secs(2);
+/// How long files are waited for that go on changing.
+const STILL_PATIENCE: Duration = Duration::from_secs(20);
 
 /// One scenario at one server.
 pub(crate) struct Bench<'a> {
@@ -199,13 +208,56 @@ impl Bench<'_> {
         Ok(done.map_err(|_| BenchError::TooSlow(self.patience))??)
     }
 
-    /// Stops and starts the homeserver, if it is ours: what it holds in memory is in its files then.
+    /// Stops and starts the homeserver, if it is ours: what it holds in memory is in its files then. Waits until it is calm
+    /// and its files do not change any more, since they may be in the middle of being rewritten.
     pub(crate) async fn restart(&mut self) -> Result<(), BenchError> {
-        if self.server.is_ours() {
-            self.server.stop().await?;
-            self.server.start().await?;
+        if !self.server.is_ours() {
+            return Ok(());
+        }
+        self.server.stop().await?;
+        self.server.start().await?;
+        self.calm().await;
+        let (begun, mut changed) = (Instant::now(), Instant::now());
+        let mut before = self.server.disk();
+        while changed.elapsed() < STILL && begun.elapsed() < STILL_PATIENCE {
+            sleep(Duration::from_millis(500)).await;
+            let now = self.server.disk();
+            if now != before {
+                (before, changed) = (now, Instant::now());
+            }
         }
         Ok(())
+    }
+
+    /// Waits until the server has done what it does after it has answered: it then uses less than a seventh of a core. Some
+    /// go on for long, and some never stop; they are not waited for longer than two minutes.
+    pub(crate) async fn calm(&self) {
+        let begun = Instant::now();
+        while begun.elapsed() < CALM_PATIENCE {
+            let before = self.server.cpu();
+            sleep(Duration::from_secs(1)).await;
+            let used = self.server.cpu().zip(before);
+            let used = used.map(|(now, then)| now.saturating_sub(then));
+            // What cannot be seen is given a moment.
+            if used.is_none_or(|used| used < CALM) && begun.elapsed() > Duration::from_secs(2) {
+                break;
+            }
+        }
+        if begun.elapsed() > Duration::from_secs(10) {
+            let seconds = begun.elapsed().as_secs_f64();
+            self.say(&format!("waited {seconds:.0} s for it to become calm"));
+        }
+    }
+
+    /// Writes as `metric` what the server's data grew by for each of `operations` since they took `before`.
+    pub(crate) fn disk_of_each(&mut self, metric: &str, before: Option<u64>, operations: u64) {
+        let Some((after, before)) = self.server.disk().zip(before) else {
+            return;
+        };
+        match after.checked_sub(before) {
+            None | Some(0) => self.say("the disk holds less than before: old data were tidied up"),
+            Some(grown) => self.figure(metric, grown as f64 / operations.max(1) as f64, "bytes"),
+        }
     }
 
     /// Tells whoever watches how far it is.

@@ -50,6 +50,7 @@ pub(crate) async fn run(bench: &mut Bench<'_>) -> Result<(), BenchError> {
         "joins/s",
     );
 
+    bench.calm().await;
     messages(bench, &pair, &room, &small).await?;
     members(bench, &mut pair[0], &room, count).await?;
     newcomers(bench, &room).await?;

@@ -60,7 +60,7 @@ pub(crate) async fn run(bench: &mut Bench<'_>) -> Result<(), BenchError> {
         listening.spawn(listen(member, since, filter.clone(), Arc::clone(&round)));
     }
     // The joins of the others are news that everybody gets first.
-    sleep(Duration::from_secs(3)).await;
+    bench.calm().await;
 
     let texts = Texts::new(KILOBYTE);
     let (mut answers, mut last) = (Latencies::new(), Latencies::new());

@@ -38,6 +38,7 @@ pub(crate) async fn run(bench: &mut Bench<'_>) -> Result<(), BenchError> {
         .await?;
     bench.figure("fill", count as f64 / took.as_secs_f64(), "events/s");
 
+    bench.calm().await;
     let mut reader = senders.swap_remove(0);
     let end = Instant::now() + bench.length * 4;
     let mut pages = Latencies::new();

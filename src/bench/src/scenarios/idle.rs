@@ -38,7 +38,7 @@ pub(crate) async fn run(bench: &mut Bench<'_>) -> Result<(), BenchError> {
     for (user, since) in users {
         clients.spawn(wait(user, since, filter.clone()));
     }
-    sleep(Duration::from_secs(2)).await;
+    bench.calm().await;
 
     let meter = bench.meter();
     tokio::select! {

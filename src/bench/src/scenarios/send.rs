@@ -88,10 +88,7 @@ pub(crate) async fn run(
     }
 
     bench.restart().await?;
-    if let (Some(before), Some(after)) = (disk, bench.server.disk()) {
-        let grown = after.saturating_sub(before) as f64;
-        bench.figure("disk_per_event", grown / sent.max(1) as f64, "bytes");
-    }
+    bench.disk_of_each("disk_per_event", disk, sent);
     Ok(())
 }
 

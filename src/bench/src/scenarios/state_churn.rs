@@ -57,10 +57,7 @@ pub(crate) async fn run(bench: &mut Bench<'_>) -> Result<(), BenchError> {
     meter.close(bench, count as u64);
 
     bench.restart().await?;
-    if let (Some(before), Some(after)) = (disk, bench.server.disk()) {
-        let grown = after.saturating_sub(before) as f64;
-        bench.figure("disk_per_state_event", grown / count as f64, "bytes");
-    }
+    bench.disk_of_each("disk_per_state_event", disk, count as u64);
     let size = event_json(&mut lanes[0].user, &room).await?;
     bench.figure("event_json", size, "bytes");
     Ok(())

@@ -256,6 +256,10 @@ proptest! {
             state.iter().find(|event| event.event.is_state(&event_type.to_string(), state_key))
         });
         let found = auth::check(&event, &room.state);
+        // The rules speak of `notifications` from version 6 on; the oracle reads them in all versions.
+        let before_notifications = version < RoomVersion::V6;
+        let read_too_early = before_notifications && format!("{expected:?}").contains("`notifications`");
+        prop_assume!(!(found.is_ok() && read_too_early));
         prop_assert_eq!(found.is_ok(), expected.is_ok(), "{:?} by us, {:?} by the oracle", found, expected);
 
         let expected = check_state_independent_auth_rules(&rules, &oracle, |id: &EventId| {

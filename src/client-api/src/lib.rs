@@ -37,6 +37,7 @@ use axum::{Router, extract::FromRef};
 use http::{Method, header};
 use myelin_accounts::Accounts;
 use myelin_config::TrustedProxies;
+use myelin_federation::Federation;
 use myelin_rooms::Rooms;
 use myelin_sync::Sync;
 use tower_http::cors::{Any, CorsLayer};
@@ -55,6 +56,8 @@ pub struct AppState {
     pub accounts: Accounts,
     /// Rooms and their events.
     pub rooms: Rooms,
+    /// Other servers.
+    pub federation: Federation,
     /// What is new for a user.
     pub sync: Sync,
     /// What the server says of itself.

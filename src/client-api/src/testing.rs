@@ -15,6 +15,7 @@ use http::{Method, Request, StatusCode, header};
 use myelin_accounts::{Accounts, HashCost, Settings};
 use myelin_config::{Config, RateLimits, RegistrationMode};
 use myelin_data::Interner;
+use myelin_federation::{Federation, Parts};
 use myelin_rooms::Rooms;
 use myelin_rules::{RoomVersion, Signer, SigningKey};
 use myelin_store::Store;
@@ -148,7 +149,7 @@ impl Server {
         let rooms = Rooms::open(
             store.clone(),
             interner.clone(),
-            signer,
+            Arc::clone(&signer),
             name.clone(),
             Arc::clone(&clock) as Arc<dyn Clock>,
             Arc::clone(&random),
@@ -157,7 +158,7 @@ impl Server {
                 ..myelin_rooms::Options::default()
             },
         );
-        let mut settings = Settings::new(name, &config.registration, &config.accounts);
+        let mut settings = Settings::new(name.clone(), &config.registration, &config.accounts);
         // Tests register many users, and none of their passwords is worth guarding.
         settings.hash_cost = HashCost {
             memory_kib: 64,
@@ -167,14 +168,25 @@ impl Server {
             store.clone(),
             interner,
             Arc::clone(&clock) as Arc<dyn Clock>,
-            random,
+            Arc::clone(&random),
             settings,
         )
         .expect("opens");
+        let parts = Parts {
+            server_name: name,
+            signer,
+            store: store.clone(),
+            rooms: rooms.clone(),
+            accounts: accounts.clone(),
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            random,
+        };
+        let federation = Federation::new(&config.federation, parts).expect("opens");
         let state = AppState {
             sync: Sync::new(rooms.clone(), accounts.clone()),
             accounts,
             rooms,
+            federation,
             about: Arc::new(About {
                 client_base_url: config.well_known.client.clone(),
                 federation: config.well_known.server.clone(),

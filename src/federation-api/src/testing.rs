@@ -7,16 +7,17 @@ use axum::{
     body::{Body, to_bytes},
 };
 use http::{Method, Request, StatusCode, header};
-use myelin_config::Federation as Settings;
+use myelin_accounts::Accounts;
+use myelin_config::Config;
 use myelin_data::{
     Interner,
     federation::{PublishedKeys, ServerKeys},
 };
-use myelin_federation::{Federation, auth::Signed};
+use myelin_federation::{Federation, Parts, auth::Signed};
 use myelin_rooms::{CreateRoom, Preset, Profile, Rooms, SendState};
 use myelin_rules::{EventBuilder, EventRef, Pdu, RoomVersion, Signer, SigningKey};
 use myelin_store::{Batch, Store};
-use myelin_types::{Clock, Millis, MockClock, SeededRandom};
+use myelin_types::{Clock, Millis, MockClock, Random, SeededRandom};
 use ruma::{OwnedRoomId, RoomId, owned_server_name, server_name, user_id};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -97,27 +98,42 @@ impl Here {
         let mut batch = Batch::new();
         batch.put::<ServerKeys>(&"there.example".to_owned(), &known);
         store.commit(batch).await.expect("the store works");
+        let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
         let rooms = Rooms::open(
             store.clone(),
-            interner,
+            interner.clone(),
             Arc::clone(&signer),
             owned_server_name!("here.example"),
             Arc::clone(&clock),
-            Arc::new(SeededRandom::new(1)),
+            Arc::clone(&random),
             myelin_rooms::Options {
                 default_room_version: RoomVersion::V11,
                 ..myelin_rooms::Options::default()
             },
         );
-        let federation = Federation::new(
-            &Settings::default(),
-            owned_server_name!("here.example"),
+        let config = Config::for_server(owned_server_name!("here.example"));
+        let accounts = Accounts::open(
+            store.clone(),
+            interner,
+            Arc::clone(&clock),
+            Arc::clone(&random),
+            myelin_accounts::Settings::new(
+                config.server.name.clone(),
+                &config.registration,
+                &config.accounts,
+            ),
+        )
+        .expect("the accounts open");
+        let parts = Parts {
+            server_name: config.server.name.clone(),
             signer,
             store,
-            rooms.clone(),
+            rooms: rooms.clone(),
+            accounts,
             clock,
-        )
-        .expect("the settings are good");
+            random,
+        };
+        let federation = Federation::new(&config.federation, parts).expect("the settings are good");
         let (router, table) = router(federation);
         Here {
             router,

@@ -57,6 +57,9 @@ pub enum ClientError {
 /// Why another server gave no answer that is of use.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
+    /// This server does not work together with others, by its settings.
+    #[error("federation is turned off")]
+    Disabled,
     /// It could not be reached, or not in time.
     #[error("the server cannot be reached")]
     Unreachable(#[source] reqwest::Error),
@@ -100,6 +103,7 @@ pub(crate) struct Call<'a> {
 
 /// Sends requests to other servers.
 pub(crate) struct Client {
+    enabled: bool,
     http: reqwest::Client,
     discovery: Discovery,
     guard: Guard,
@@ -112,6 +116,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(
+        enabled: bool,
         origin: OwnedServerName,
         signer: Arc<Signer>,
         clock: Arc<dyn Clock>,
@@ -158,6 +163,7 @@ impl Client {
             }
         });
         Ok(Self {
+            enabled,
             discovery: Discovery::new(build(following)?, guard.clone(), clock),
             http: build(reqwest::redirect::Policy::none())?,
             guard,
@@ -174,6 +180,9 @@ impl Client {
         server: &ServerName,
         call: Call<'_>,
     ) -> Result<Bytes, RequestError> {
+        if !self.enabled {
+            return Err(RequestError::Disabled);
+        }
         let slots = if call.signed {
             &self.slots
         } else {

@@ -156,7 +156,8 @@ impl From<RequestError> for FetchError {
             RequestError::Malformed(_) | RequestError::TooLarge => {
                 Self::Malformed(crate::chain(&error))
             }
-            RequestError::Unreachable(_)
+            RequestError::Disabled
+            | RequestError::Unreachable(_)
             | RequestError::NoPublicAddress
             | RequestError::Unsigned(_) => Self::Unreachable(crate::chain(&error)),
         }

@@ -21,11 +21,12 @@ mod tests;
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
+use myelin_accounts::Accounts;
 use myelin_config::Federation as Settings;
 use myelin_rooms::Rooms;
 use myelin_rules::{Object, Signer};
 use myelin_store::Store;
-use myelin_types::Clock;
+use myelin_types::{Clock, Random};
 use ruma::{OwnedServerName, ServerName};
 use tokio_util::task::TaskTracker;
 
@@ -39,12 +40,40 @@ pub use keys::KeyError;
 pub struct Federation(Arc<Inner>);
 
 struct Inner {
+    enabled: bool,
     server_name: OwnedServerName,
     client: Arc<client::Client>,
     keys: keys::KeyRing,
     rooms: Rooms,
+    accounts: Accounts,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     inbound: inbound::Inbound,
     tasks: TaskTracker,
+}
+
+/// What a [`Federation`] is made of besides its settings.
+pub struct Parts {
+    /// The name of this server.
+    pub server_name: OwnedServerName,
+    /// What signs requests and events as `server_name`.
+    pub signer: Arc<Signer>,
+    /// The database.
+    pub store: Store,
+    /// The rooms that events of other servers go to.
+    pub rooms: Rooms,
+    /// The users whom other servers may ask for.
+    pub accounts: Accounts,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Where chance comes from.
+    pub random: Arc<dyn Random>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Federation {
@@ -71,17 +100,19 @@ pub enum AuthError {
 }
 
 impl Federation {
-    /// `signer` signs requests as `server_name`. Reads the certificate files, so not to be called on an async thread that
-    /// must not block for long.
-    pub fn new(
-        settings: &Settings,
-        server_name: OwnedServerName,
-        signer: Arc<Signer>,
-        store: Store,
-        rooms: Rooms,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Federation, ClientError> {
+    /// Reads the certificate files, so not to be called on an async thread that must not block for long.
+    pub fn new(settings: &Settings, parts: Parts) -> Result<Federation, ClientError> {
+        let Parts {
+            server_name,
+            signer,
+            store,
+            rooms,
+            accounts,
+            clock,
+            random,
+        } = parts;
         let client = Arc::new(client::Client::new(
+            settings.enabled,
             server_name.clone(),
             Arc::clone(&signer),
             Arc::clone(&clock),
@@ -89,13 +120,28 @@ impl Federation {
             &settings.ca_certificates,
         )?);
         Ok(Federation(Arc::new(Inner {
+            enabled: settings.enabled,
             server_name,
-            keys: keys::KeyRing::new(store, clock, Arc::clone(&client), signer),
+            keys: keys::KeyRing::new(store, Arc::clone(&clock), Arc::clone(&client), signer),
             client,
             rooms,
+            accounts,
+            clock,
+            random,
             inbound: inbound::Inbound::default(),
             tasks: TaskTracker::new(),
         })))
+    }
+
+    /// Whether this server works together with others. If not, every request to them fails with
+    /// [`RequestError::Disabled`].
+    pub fn is_enabled(&self) -> bool {
+        self.0.enabled
+    }
+
+    /// The users of this server.
+    pub fn accounts(&self) -> &Accounts {
+        &self.0.accounts
     }
 
     /// The name of this server.

@@ -16,19 +16,20 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use myelin_config::Federation as Settings;
+use myelin_accounts::Accounts;
+use myelin_config::{Config, Federation as Settings};
 use myelin_data::Interner;
 use myelin_rooms::Rooms;
 use myelin_rules::{Object, Signer, SigningKey};
 use myelin_store::Store;
-use myelin_types::{Clock, Millis, MockClock, SeededRandom};
+use myelin_types::{Clock, Millis, MockClock, Random, SeededRandom};
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, owned_server_name};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    Federation,
+    Federation, Parts,
     auth::{Authorization, Signed},
 };
 
@@ -179,6 +180,8 @@ pub(crate) struct Here {
     pub(crate) store: Store,
     pub(crate) clock: Arc<MockClock>,
     rooms: Rooms,
+    accounts: Accounts,
+    random: Arc<dyn Random>,
     _dir: TempDir,
 }
 
@@ -194,34 +197,47 @@ impl Here {
         let store = Store::open(dir.path(), options).expect("a new directory opens");
         let interner = Interner::open(store.clone()).await.expect("opens");
         let clock = Arc::new(MockClock::new(NOW));
+        let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
         let rooms = Rooms::open(
             store.clone(),
-            interner,
+            interner.clone(),
             our_signer(),
             our_name(),
             Arc::clone(&clock) as Arc<dyn Clock>,
-            Arc::new(SeededRandom::new(1)),
+            Arc::clone(&random),
             myelin_rooms::Options::default(),
         );
+        let config = Config::for_server(our_name());
+        let accounts = Accounts::open(
+            store.clone(),
+            interner,
+            Arc::clone(&clock) as Arc<dyn Clock>,
+            Arc::clone(&random),
+            myelin_accounts::Settings::new(our_name(), &config.registration, &config.accounts),
+        )
+        .expect("the accounts open");
         Here {
             store,
             clock,
             rooms,
+            accounts,
+            random,
             _dir: dir,
         }
     }
 
     /// Its federation, as it is after a start with these settings.
     pub(crate) fn federation(&self, settings: &Settings) -> Federation {
-        Federation::new(
-            settings,
-            our_name(),
-            our_signer(),
-            self.store.clone(),
-            self.rooms.clone(),
-            Arc::clone(&self.clock) as Arc<dyn Clock>,
-        )
-        .expect("the settings are good")
+        let parts = Parts {
+            server_name: our_name(),
+            signer: our_signer(),
+            store: self.store.clone(),
+            rooms: self.rooms.clone(),
+            accounts: self.accounts.clone(),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            random: Arc::clone(&self.random),
+        };
+        Federation::new(settings, parts).expect("the settings are good")
     }
 }
 

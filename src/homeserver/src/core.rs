@@ -6,7 +6,7 @@ use myelin_accounts::Accounts;
 use myelin_client_api::{About, AppState, Limiter};
 use myelin_config::Config;
 use myelin_data::Interner;
-use myelin_federation::Federation;
+use myelin_federation::{Federation, Parts};
 use myelin_rooms::Rooms;
 use myelin_rules::{RoomVersion, Signer};
 use myelin_store::Store;
@@ -66,7 +66,7 @@ pub enum OpenError {
     Interrupted,
 }
 
-/// Store, rooms and accounts.
+/// Store, rooms, accounts and what works together with other servers.
 #[derive(Clone, Debug)]
 pub struct Core {
     /// The database.
@@ -75,7 +75,8 @@ pub struct Core {
     pub rooms: Rooms,
     /// The accounts.
     pub accounts: Accounts,
-    signer: Arc<Signer>,
+    /// Other servers.
+    pub federation: Federation,
 }
 
 impl Core {
@@ -123,32 +124,26 @@ impl Core {
             Arc::clone(random),
             myelin_accounts::Settings::new(name.clone(), &config.registration, &config.accounts),
         )?;
+        let parts = Parts {
+            server_name: name.clone(),
+            signer,
+            store: store.clone(),
+            rooms: rooms.clone(),
+            accounts: accounts.clone(),
+            clock: Arc::clone(clock),
+            random: Arc::clone(random),
+        };
+        let settings = config.federation.clone();
+        // Certificates are read from files.
+        let federation = tokio::task::spawn_blocking(move || Federation::new(&settings, parts))
+            .await
+            .map_err(|_| OpenError::Interrupted)??;
         Ok(Core {
             store,
             rooms,
             accounts,
-            signer,
+            federation,
         })
-    }
-
-    /// What works together with other servers, if that is wanted.
-    pub(crate) async fn federation(
-        &self,
-        config: &Config,
-        surroundings: &Surroundings,
-    ) -> Result<Option<Federation>, OpenError> {
-        if !config.federation.enabled {
-            return Ok(None);
-        }
-        let (core, clock) = (self.clone(), Arc::clone(&surroundings.clock));
-        let (settings, name) = (config.federation.clone(), config.server.name.clone());
-        // Certificates are read from files.
-        let open =
-            move || Federation::new(&settings, name, core.signer, core.store, core.rooms, clock);
-        let federation = tokio::task::spawn_blocking(open)
-            .await
-            .map_err(|_| OpenError::Interrupted)??;
-        Ok(Some(federation))
     }
 
     /// What endpoints and operators' commands work with.
@@ -168,6 +163,7 @@ impl Core {
         AppState {
             accounts: self.accounts.clone(),
             rooms: self.rooms.clone(),
+            federation: self.federation.clone(),
             sync: Sync::new(self.rooms.clone(), self.accounts.clone()),
             about: Arc::new(about),
             limiter: Arc::new(Limiter::new(&config.rate_limits)),
@@ -178,6 +174,7 @@ impl Core {
 
     /// Waits until all that was begun is durable, then closes the database, with everything in its files.
     pub async fn close(&self) {
+        self.federation.drain().await;
         self.rooms.drain().await;
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || {

@@ -8,7 +8,6 @@ use std::{
 use axum::{Router, middleware};
 use myelin_client_api::AppState;
 use myelin_config::Config;
-use myelin_federation::Federation;
 use myelin_runtime::Tasks;
 use tower_http::{CompressionLevel, catch_panic::CatchPanicLayer, compression::CompressionLayer};
 
@@ -51,7 +50,6 @@ pub enum StartError {
 pub struct Server {
     core: Core,
     state: AppState,
-    federation: Option<Federation>,
     addresses: Vec<SocketAddr>,
     tls_addresses: Vec<SocketAddr>,
     metrics_address: Option<SocketAddr>,
@@ -92,8 +90,8 @@ impl Server {
                 .route("/health", axum::routing::get(health::get))
                 .with_state(health),
         );
-        let federation = core.federation(&config, &surroundings).await?;
-        if let Some(federation) = &federation {
+        let federation = &core.federation;
+        if federation.is_enabled() {
             janitors::start_federation(federation, tasks);
             let (federation_api, _routes) = myelin_federation_api::router(federation.clone());
             router = router.merge(federation_api);
@@ -127,7 +125,6 @@ impl Server {
         Ok(Server {
             core,
             state,
-            federation,
             addresses,
             tls_addresses,
             metrics_address,
@@ -156,9 +153,6 @@ impl Server {
 
     /// Makes everything durable and closes the database. Call it when the tasks have ended.
     pub async fn close(self) {
-        if let Some(federation) = &self.federation {
-            federation.drain().await;
-        }
         self.core.close().await;
     }
 }

@@ -10,10 +10,8 @@ use crate::{
 section! {
     /// How the server works together with other Matrix servers.
     pub struct Federation in "federation" {
-        /// Whether other servers may join the rooms of this one and send events to them. EXPERIMENTAL: nothing is
-        /// sent to other servers yet, so that their users do not see what is written here, and users of this server
-        /// cannot join rooms of others. Servers that are found only by an SRV record are not found.
-        #[serde(default)]
+        /// Whether this server works together with others: its users join their rooms, and theirs join rooms here.
+        #[serde(default = "default_enabled")]
         pub enabled: bool,
         /// PEM files with certificates of authorities to believe in besides those of the operating system.
         #[serde(default)]
@@ -25,11 +23,15 @@ section! {
     }
 }
 
+fn default_enabled() -> bool {
+    true
+}
+
 impl Default for Federation {
-    /// Nothing to do with other servers, or nobody but the public ones.
+    /// With all servers at public addresses.
     fn default() -> Self {
         Self {
-            enabled: false,
+            enabled: default_enabled(),
             ca_certificates: Vec::new(),
             allow_private_addresses: Vec::new(),
         }

@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use myelin_accounts::{Accounts, Requester};
+use myelin_federation::ResolveAliasError;
 use myelin_rooms::{
     AppendError, CanonicalAliasError, Failure, JsonObject, Profile, Rooms, TransactionId,
     read::{ReadError, Viewer},
@@ -56,6 +57,19 @@ pub(crate) fn refuse_canonical_alias(error: CanonicalAliasError) -> Refusal {
             ErrorKind::BadAlias,
             format!("The alias {alias} does not point to this room."),
         ),
+    }
+}
+
+/// An alias that leads nowhere, or of which that cannot be told.
+pub(crate) fn refuse_alias(error: ResolveAliasError) -> Refusal {
+    match error {
+        ResolveAliasError::NotFound => Refusal::not_found("No room has this alias."),
+        // The specification has no other answer: whether there is such an alias cannot be told now.
+        ResolveAliasError::Query(cause) => {
+            tracing::debug!(error = %cause, "an alias could not be asked for");
+            Refusal::not_found("The server of this alias cannot be asked.")
+        }
+        ResolveAliasError::Store(cause) => Refusal::internal(cause),
     }
 }
 

@@ -94,6 +94,8 @@ impl Server {
         let name = ruma::server_name!("hs1").to_owned();
         let mut config = Config::for_server(name.clone());
         config.registration.mode = RegistrationMode::Open;
+        // No test of an endpoint asks a server that there may be outside.
+        config.federation.enabled = false;
         config.rate_limits = RateLimits {
             enabled: false,
             ..config.rate_limits

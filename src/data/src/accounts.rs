@@ -47,6 +47,12 @@ table! {
 }
 
 table! {
+    /// OpenID tokens by the time of their end in milliseconds and the SHA-256 of their text. Floor: the janitor deletes
+    /// those that have ended, an hour after they were given out.
+    OpenIdTokens = "openid_tokens", Churn, (u64, [u8; 32]) => OpenIdToken
+}
+
+table! {
     /// Registration tokens by their text. Floor: deletion by the operator.
     RegistrationTokens = "registration_tokens", Point, String => RegistrationToken
 }
@@ -128,6 +134,14 @@ impl fmt::Debug for Account {
             .finish()
     }
 }
+
+/// A token by which a third party learns who a user is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenIdToken {
+    /// Who that is.
+    pub user: UserNum,
+}
+postcard_value!(OpenIdToken, 1);
 
 /// A device of a local user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

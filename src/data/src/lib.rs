@@ -41,6 +41,7 @@ pub fn tables() -> Vec<TableSpec> {
         TableSpec::of::<accounts::AccessTokens>(),
         TableSpec::of::<accounts::RefreshTokens>(),
         TableSpec::of::<accounts::DeviceTokens>(),
+        TableSpec::of::<accounts::OpenIdTokens>(),
         TableSpec::of::<accounts::RegistrationTokens>(),
         TableSpec::of::<accounts::Profiles>(),
         TableSpec::of::<accounts::AccountData>(),

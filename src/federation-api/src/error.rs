@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use ruma::api::{
     OutgoingResponseExt,
-    error::{Error as MatrixError, ErrorBody, ErrorKind, StandardErrorBody},
+    error::{Error as MatrixError, ErrorBody, ErrorKind, StandardErrorBody, UnknownTokenErrorData},
 };
 
 /// A refused request.
@@ -51,6 +51,16 @@ impl Refusal {
         Refusal::new(StatusCode::UNAUTHORIZED, ErrorKind::Unauthorized, message)
     }
 
+    /// 401 `M_UNKNOWN_TOKEN`, for a token in the place of a signature.
+    pub fn unknown_token() -> Refusal {
+        let kind = ErrorKind::UnknownToken(UnknownTokenErrorData::new());
+        Refusal::new(
+            StatusCode::UNAUTHORIZED,
+            kind,
+            "The token is not known, or has ended.",
+        )
+    }
+
     /// 403 `M_FORBIDDEN`.
     pub fn forbidden(message: impl Into<String>) -> Refusal {
         Refusal::new(StatusCode::FORBIDDEN, ErrorKind::Forbidden, message)
@@ -59,6 +69,11 @@ impl Refusal {
     /// 404 `M_NOT_FOUND`.
     pub fn not_found(message: impl Into<String>) -> Refusal {
         Refusal::new(StatusCode::NOT_FOUND, ErrorKind::NotFound, message)
+    }
+
+    /// 404 `M_UNRECOGNIZED`, for what is not served.
+    pub fn unknown_path(message: impl Into<String>) -> Refusal {
+        Refusal::new(StatusCode::NOT_FOUND, ErrorKind::Unrecognized, message)
     }
 
     /// 405 `M_UNRECOGNIZED`, for a method that the path's operations do not have.

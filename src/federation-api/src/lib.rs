@@ -11,6 +11,10 @@ mod extract;
 mod key_server;
 mod make_join;
 mod missing_events;
+mod openid_userinfo;
+mod query;
+mod query_directory;
+mod query_profile;
 mod reads;
 mod routes;
 mod send;
@@ -19,13 +23,14 @@ mod state;
 mod state_ids;
 #[cfg(test)]
 mod testing;
+mod timestamp_to_event;
 mod version;
 
 use axum::Router;
 use myelin_federation::Federation;
 use ruma::api::federation::{
     authorization::get_event_authorization, backfill::get_backfill, discovery, event as reading,
-    membership, transactions,
+    membership, openid, query as asking, transactions,
 };
 
 pub use error::Refusal;
@@ -53,6 +58,11 @@ fn routes() -> Routes {
         .operation::<reading::get_room_state_ids::v1::Request, _, _>(state_ids::get)
         .operation::<get_event_authorization::v1::Request, _, _>(event_auth::get)
         .operation::<get_backfill::v1::Request, _, _>(backfill::get)
+        .operation::<reading::get_event_by_timestamp::v1::Request, _, _>(timestamp_to_event::get)
+        .operation::<asking::get_room_information::v1::Request, _, _>(query_directory::get)
+        .operation::<asking::get_profile_information::v1::Request, _, _>(query_profile::get)
+        .operation::<asking::get_custom_information::v1::Request, _, _>(query::get)
+        .operation::<openid::get_openid_userinfo::v1::Request, _, _>(openid_userinfo::get)
 }
 
 #[cfg(test)]
@@ -62,7 +72,7 @@ mod tests {
 
     use crate::{
         Access,
-        testing::{Here, OUR_NAME},
+        testing::{Here, NOW, OUR_NAME},
     };
 
     /// A path with something in the place of each parameter.
@@ -77,15 +87,19 @@ mod tests {
     #[tokio::test]
     async fn only_what_is_for_anybody_is_answered_without_a_signature() {
         let here = Here::new().await;
-        let public = ["/_matrix/key/v2/server", "/_matrix/federation/v1/version"];
-        assert_eq!(here.table.len(), 10);
+        let public = [
+            "/_matrix/key/v2/server",
+            "/_matrix/federation/v1/version",
+            "/_matrix/federation/v1/openid/userinfo",
+        ];
+        assert_eq!(here.table.len(), 15);
         for route in &here.table {
             let is_public = public.contains(&route.path);
             assert_eq!(route.access == Access::Public, is_public, "{}", route.path);
             let path = filled(route.path);
             let unsigned = here.send(route.method.clone(), &path, None, "").await;
             if is_public {
-                unsigned.ok();
+                assert_ne!(unsigned.errcode(), "M_UNAUTHORIZED", "{}", route.path);
             } else {
                 unsigned.refused(401, "M_UNAUTHORIZED");
                 for header in [
@@ -157,6 +171,11 @@ mod tests {
                 (Method::GET, format!("{v1}/event_auth/{r}/{event}"), None),
                 (
                     Method::GET,
+                    format!("{v1}/timestamp_to_event/{r}?ts={}&dir=b", NOW.0),
+                    None,
+                ),
+                (
+                    Method::GET,
                     format!("{v1}/backfill/{r}?v={event}&limit=5"),
                     None,
                 ),
@@ -176,7 +195,7 @@ mod tests {
         for (method, path, body) in all(join.event_id()) {
             answers.push(here.signed(method, &path, body).await.ok());
         }
-        let [state, ids, auth, back, missing] = answers.as_slice() else {
+        let [state, ids, auth, nearest, back, missing] = answers.as_slice() else {
             unreachable!("there is an answer to each");
         };
         let count = |list: &serde_json::Value| list.as_array().map_or(0, Vec::len);
@@ -184,6 +203,8 @@ mod tests {
         assert_eq!(count(&state["auth_chain"]), count(&ids["auth_chain_ids"]));
         assert!(count(&state["pdus"]) >= 4);
         assert!(count(&auth["auth_chain"]) >= 3);
+        assert_eq!(nearest["event_id"], join.event_id());
+        assert_eq!(nearest["origin_server_ts"], NOW.0);
         assert_eq!(count(&back["pdus"]), 5);
         assert_eq!(count(&missing["events"]), 5);
         here.deny_there(&room).await;

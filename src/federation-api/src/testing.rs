@@ -17,7 +17,7 @@ use myelin_federation::{Federation, Parts, auth::Signed};
 use myelin_rooms::{CreateRoom, Preset, Profile, Rooms, SendState};
 use myelin_rules::{EventBuilder, EventRef, Pdu, RoomVersion, Signer, SigningKey};
 use myelin_store::{Batch, Store};
-use myelin_types::{Clock, Millis, MockClock, Random, SeededRandom};
+use myelin_types::{Clock, Millis, MockClock, Random, SeededRandom, UserNum};
 use ruma::{OwnedRoomId, RoomId, owned_server_name, server_name, user_id};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -38,6 +38,9 @@ pub(crate) struct Here {
     /// What it serves.
     pub(crate) table: Vec<Route>,
     rooms: Rooms,
+    accounts: Accounts,
+    /// Its clock, which stands still until a test moves it.
+    pub(crate) clock: Arc<MockClock>,
     there: Signer,
     _dir: TempDir,
 }
@@ -56,6 +59,11 @@ impl Answer {
     pub(crate) fn ok(self) -> Value {
         assert_eq!(self.status, StatusCode::OK, "{}", self.body);
         self.body
+    }
+
+    /// The error code, empty where there is none.
+    pub(crate) fn errcode(&self) -> &str {
+        self.body["errcode"].as_str().unwrap_or_default()
     }
 
     /// Checks that the request was refused so.
@@ -83,7 +91,8 @@ impl Here {
         };
         let store = Store::open(dir.path(), options).expect("a new directory opens");
         let interner = Interner::open(store.clone()).await.expect("opens");
-        let clock: Arc<dyn Clock> = Arc::new(MockClock::new(NOW));
+        let mock = Arc::new(MockClock::new(NOW));
+        let clock: Arc<dyn Clock> = Arc::clone(&mock) as Arc<dyn Clock>;
         let signer = Arc::new(Signer::new(
             OUR_NAME,
             SigningKey::from_seed("here", [1; 32]),
@@ -129,7 +138,7 @@ impl Here {
             signer,
             store,
             rooms: rooms.clone(),
-            accounts,
+            accounts: accounts.clone(),
             clock,
             random,
         };
@@ -139,6 +148,8 @@ impl Here {
             router,
             table,
             rooms,
+            accounts,
+            clock: mock,
             there,
             _dir: dir,
         }
@@ -215,6 +226,36 @@ impl Here {
     /// A room of Alice's that nobody may join.
     pub(crate) async fn private_room(&self) -> OwnedRoomId {
         self.room(Preset::PrivateChat).await
+    }
+
+    /// Gives a room of Alice's an alias.
+    pub(crate) async fn name(&self, room: &RoomId, alias: &str) {
+        let alias = ruma::OwnedRoomAliasId::try_from(alias).expect("an alias");
+        let alice = user_id!("@alice:here.example");
+        let made = self.rooms.create_alias(&alias, room, alice);
+        made.await.expect("Alice may do that");
+    }
+
+    /// The users.
+    pub(crate) fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// Makes an account.
+    pub(crate) async fn register(&self, localpart: &str) -> UserNum {
+        let id = self.accounts.create_user(localpart, None, false);
+        let id = id.await.expect("the name is free");
+        let num = self.rooms.interner().user(&id).await;
+        num.expect("the store works")
+    }
+
+    /// Sets a field of a user's profile.
+    pub(crate) async fn set_profile(&self, localpart: &str, field: &str, value: Value) {
+        let id = ruma::UserId::parse(format!("@{localpart}:{OUR_NAME}")).expect("a user id");
+        let user = self.rooms.interner().user(&id).await;
+        let user = user.expect("the store works");
+        let set = self.accounts.set_profile_field(user, field, value).await;
+        set.expect("the field can be set");
     }
 
     /// The room denies the other server from now on.

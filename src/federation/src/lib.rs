@@ -14,6 +14,7 @@ mod flights;
 mod guard;
 mod inbound;
 mod keys;
+mod query;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use auth::{Authorization, Signed};
 pub use client::{ClientError, RequestError};
 pub use inbound::{MAX_EDUS, MAX_PDUS, Transaction, TransactionError};
 pub use keys::KeyError;
+pub use query::{LookUpProfileError, QueryError, ResolveAliasError, ResolvedAlias};
 
 /// Everything that has to do with other servers. Cheap to clone; every clone is the same.
 #[derive(Clone)]
@@ -49,6 +51,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     inbound: inbound::Inbound,
+    answers: query::Answers,
     tasks: TaskTracker,
 }
 
@@ -126,6 +129,7 @@ impl Federation {
             client,
             rooms,
             accounts,
+            answers: query::Answers::new(Arc::clone(&clock)),
             clock,
             random,
             inbound: inbound::Inbound::default(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use myelin_data::{
     Present,
-    accounts::{Transaction, Transactions, TransactionsByTime},
+    accounts::{OpenIdTokens, Transaction, Transactions, TransactionsByTime},
 };
 use myelin_store::{Batch, Scan};
 use myelin_types::{Clock, Millis};
@@ -46,4 +46,19 @@ async fn transactions_are_forgotten_after_a_day() {
         .collect();
     assert_eq!(left, ["made again", "new"]);
     assert_eq!(view.keys::<TransactionsByTime>(Scan::all()).count(), 2);
+}
+
+#[tokio::test]
+async fn openid_tokens_that_have_ended_are_deleted() {
+    let server = server().await;
+    let user = myelin_types::UserNum(1);
+    let count = || server.store.view().keys::<OpenIdTokens>(Scan::all()).count();
+    server.accounts.new_openid_token(user).await.expect("made");
+    server.clock.advance(Duration::from_mins(40));
+    server.accounts.new_openid_token(user).await.expect("made");
+    server.accounts.tidy().await.expect("is tidy");
+    assert_eq!(count(), 2);
+    server.clock.advance(Duration::from_mins(40));
+    assert!(!server.accounts.tidy().await.expect("is tidy"));
+    assert_eq!(count(), 1);
 }

@@ -3,29 +3,25 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3directoryroomroomalias>
 
 use axum::extract::State;
-use myelin_rooms::Rooms;
+use myelin_federation::Federation;
 use ruma::api::client::alias::get_alias::v3::{Request as Operation, Response};
 
 use crate::{
-    error::{Refusal, Result},
+    error::Result,
     extract::{Reply, Request},
+    shared::refuse_alias,
 };
 
-/// Answers with the room that an alias points to.
+/// Answers with the room that an alias points to. An alias of another server is asked for there.
 pub(crate) async fn get(
-    State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     request: Request<Operation>,
 ) -> Result<Reply<Response>> {
-    let resolver = rooms.clone();
-    let alias = request.body.room_alias;
-    let room = rooms
-        .store()
-        .read(move |view| resolver.resolve_alias(view, &alias))
+    let found = federation
+        .resolve_alias(&request.body.room_alias)
         .await
-        .map_err(Refusal::internal)?
-        .ok_or_else(|| Refusal::not_found("No room has this alias."))?;
-    let servers = vec![rooms.server_name().to_owned()];
-    Ok(Reply(Response::new(room.room_id().to_owned(), servers)))
+        .map_err(refuse_alias)?;
+    Ok(Reply(Response::new(found.room_id, found.servers)))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use axum::extract::State;
 use myelin_accounts::{Accounts, Requester};
+use myelin_federation::Federation;
 use myelin_rooms::{Enter, JoinError, JsonObject, Rooms};
 use ruma::{
     OwnedRoomId,
@@ -45,11 +46,12 @@ pub(crate) async fn join_by_id(
 /// Joins the room of an id or alias.
 pub(crate) async fn join(
     State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     State(accounts): State<Accounts>,
     request: Request<Operation>,
 ) -> Result<Reply<Response>> {
     let Request { body, caller, raw } = request;
-    let room_id = resolve(&rooms, &body.room_id_or_alias).await?;
+    let (room_id, _) = resolve(&federation, &body.room_id_or_alias).await?;
     let extra = extra(&raw)?;
     let room_id = enter(&rooms, &accounts, caller, room_id, body.reason, extra).await?;
     Ok(Reply(Response::new(room_id)))

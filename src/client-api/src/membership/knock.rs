@@ -4,6 +4,7 @@
 
 use axum::extract::State;
 use myelin_accounts::Accounts;
+use myelin_federation::Federation;
 use myelin_rooms::{Enter, JsonObject, KnockError, Rooms};
 use ruma::api::client::knock::knock_room::v3::{Request as Operation, Response};
 
@@ -24,11 +25,12 @@ fn refuse(error: KnockError) -> Refusal {
 /// Knocks on a room.
 pub(crate) async fn knock(
     State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     State(accounts): State<Accounts>,
     request: Request<Operation>,
 ) -> Result<Reply<Response>> {
     let Request { body, caller, .. } = request;
-    let room_id = resolve(&rooms, &body.room_id_or_alias).await?;
+    let (room_id, _) = resolve(&federation, &body.room_id_or_alias).await?;
     let profile = profile(&rooms, &accounts, &caller.user_id).await?;
     rooms
         .knock(Enter {

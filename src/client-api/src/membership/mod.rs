@@ -10,9 +10,10 @@ mod knock;
 mod leave;
 mod unban;
 
-use myelin_rooms::{Moderate, ModerateError, Rooms};
+use myelin_federation::Federation;
+use myelin_rooms::{Moderate, ModerateError};
 use ruma::{
-    OwnedRoomId, RoomAliasId, RoomId, RoomOrAliasId,
+    OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomOrAliasId,
     api::client::{
         knock::knock_room,
         membership::{
@@ -26,7 +27,7 @@ use crate::{
     Limit,
     error::{Refusal, Result},
     routes::Routes,
-    shared::{not_in_room, refuse_append},
+    shared::{not_in_room, refuse_alias, refuse_append},
 };
 
 /// The routes of this family.
@@ -70,21 +71,19 @@ fn moderation(
     }
 }
 
-/// The room that a client named by its id or by an alias.
-async fn resolve(rooms: &Rooms, room: &RoomOrAliasId) -> Result<OwnedRoomId> {
+/// The room that a client named by its id or by an alias, and for an alias servers that are likely to be in it.
+async fn resolve(
+    federation: &Federation,
+    room: &RoomOrAliasId,
+) -> Result<(OwnedRoomId, Vec<OwnedServerName>)> {
     if let Ok(room_id) = <&RoomId>::try_from(room) {
-        return Ok(room_id.to_owned());
+        return Ok((room_id.to_owned(), Vec::new()));
     }
     let alias = <&RoomAliasId>::try_from(room)
-        .map_err(|_| Refusal::invalid("This is neither a room id nor an alias."))?
-        .to_owned();
-    let resolver = rooms.clone();
-    let found = rooms
-        .store()
-        .read(move |view| resolver.resolve_alias(view, &alias))
+        .map_err(|_| Refusal::invalid("This is neither a room id nor an alias."))?;
+    let found = federation
+        .resolve_alias(alias)
         .await
-        .map_err(Refusal::internal)?;
-    found
-        .map(|room| room.room_id().to_owned())
-        .ok_or_else(|| Refusal::not_found("No room has this alias."))
+        .map_err(refuse_alias)?;
+    Ok((found.room_id, found.servers))
 }

@@ -6,7 +6,8 @@ mod get_profile;
 mod set_field;
 
 use http::Method;
-use myelin_accounts::{Accounts, Profile, ProfileError};
+use myelin_accounts::{Profile, ProfileError};
+use myelin_federation::LookUpProfileError;
 use myelin_rooms::Rooms;
 use ruma::{UserId, api::error::ErrorKind};
 
@@ -59,20 +60,20 @@ pub(crate) fn routes(mut routes: Routes) -> Routes {
     )
 }
 
-/// The profile of a user of this server.
-async fn find(rooms: &Rooms, accounts: &Accounts, user_id: &UserId) -> Result<Profile> {
-    let (accounts, user_id) = (accounts.clone(), user_id.to_owned());
-    rooms
-        .store()
-        .read(move |view| {
-            accounts
-                .find_local_user(view, &user_id)?
-                .map(|(user, _)| accounts.profile(view, user))
-                .transpose()
-        })
-        .await
-        .map_err(Refusal::internal)?
-        .ok_or_else(|| Refusal::not_found("There is no such user here."))
+/// What a look at a profile is refused with.
+fn refuse_look(error: LookUpProfileError) -> Refusal {
+    match error {
+        LookUpProfileError::NotFound => Refusal::not_found("There is no such user."),
+        LookUpProfileError::Forbidden => {
+            Refusal::forbidden("The user's server does not show this profile.")
+        }
+        // The specification has no other answer: whether there is such a user cannot be told now.
+        LookUpProfileError::Query(cause) => {
+            tracing::debug!(error = %cause, "a profile could not be asked for");
+            Refusal::not_found("The user's server cannot be asked.")
+        }
+        LookUpProfileError::Store(cause) => Refusal::internal(cause),
+    }
 }
 
 /// What a change of a profile is refused with.

@@ -30,6 +30,7 @@ pub use shape::{Format, Shaper, stripped};
 pub use sight::Sight;
 pub use state::StateFormat;
 pub use timestamp::EventAt;
+pub(crate) use timestamp::nearest;
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use ruma::{RoomId, api::Direction};
 use serde::Serialize;
 
 use super::{Access, ReadError, RoomView, Sight, Span, Viewer};
-use crate::Rooms;
+use crate::{Event, Rooms};
 
 /// An event and when it was sent, as the specification's response body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,33 +40,42 @@ impl Rooms {
                 return Err(ReadError::NotInRoom);
             }
             let mut sight = Sight::new(room, access, viewer)?;
-            let middle = first_at(room, at)?;
-            let span = match direction {
-                Direction::Forward => Span {
-                    start: moved(middle, -SLACK),
-                    ..Span::ALL
-                },
-                Direction::Backward => Span {
-                    end: moved(middle, SLACK),
-                    ..Span::ALL
-                },
-            };
-            let page = room.walk(span, direction, 1, |event| {
-                let sent = event.pdu.origin_server_ts();
-                let on_this_side = match direction {
-                    Direction::Forward => sent >= at,
-                    Direction::Backward => sent <= at,
-                };
-                Ok(on_this_side && sight.sees(event)?)
-            })?;
-            let event = page.events.first().ok_or(ReadError::NotFound)?;
-            Ok(EventAt {
-                event_id: event.pdu.event_id().to_owned(),
-                origin_server_ts: event.pdu.origin_server_ts(),
-            })
+            nearest(room, at, direction, |event| sight.sees(event))?.ok_or(ReadError::NotFound)
         })
         .await
     }
+}
+
+/// The first event at or after a time that `sees` lets through, or going backwards the last at or before it.
+pub(crate) fn nearest(
+    room: &RoomView<'_>,
+    at: Millis,
+    direction: Direction,
+    mut sees: impl FnMut(&Event) -> Result<bool, StoreError>,
+) -> Result<Option<EventAt>, StoreError> {
+    let middle = first_at(room, at)?;
+    let span = match direction {
+        Direction::Forward => Span {
+            start: moved(middle, -SLACK),
+            ..Span::ALL
+        },
+        Direction::Backward => Span {
+            end: moved(middle, SLACK),
+            ..Span::ALL
+        },
+    };
+    let page = room.walk(span, direction, 1, |event| {
+        let sent = event.pdu.origin_server_ts();
+        let on_this_side = match direction {
+            Direction::Forward => sent >= at,
+            Direction::Backward => sent <= at,
+        };
+        Ok(on_this_side && sees(event)?)
+    })?;
+    Ok(page.events.first().map(|event| EventAt {
+        event_id: event.pdu.event_id().to_owned(),
+        origin_server_ts: event.pdu.origin_server_ts(),
+    }))
 }
 
 fn moved(place: Place, by: i64) -> Place {

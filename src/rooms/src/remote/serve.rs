@@ -15,12 +15,16 @@ use myelin_rules::{
 };
 use myelin_state::Root;
 use myelin_store::{Scan, StoreError, View};
-use myelin_types::{EventNum, RoomNum};
+use myelin_types::{EventNum, Millis, RoomNum};
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
 use thiserror::Error;
 
 use super::MissingEvents;
-use crate::{Event, Failure, RoomHandle, Rooms, membership::MEMBER, read::RoomView};
+use crate::{
+    Event, Failure, RoomHandle, Rooms,
+    membership::MEMBER,
+    read::{Direction, EventAt, RoomView, nearest},
+};
 
 /// Most events of one answer.
 const MOST_EVENTS: usize = 100;
@@ -130,6 +134,23 @@ impl Rooms {
         self.serve(origin, room, move |room, _| {
             let event = room.judged(&event)?;
             Ok(room.auth_chain(&[event])?)
+        })
+        .await
+    }
+
+    /// The event nearest to a time that the server may see (`GET /_matrix/federation/v1/timestamp_to_event/{roomId}`): the
+    /// first at or after it, or going backwards the last at or before it.
+    pub async fn serve_timestamp(
+        &self,
+        origin: OwnedServerName,
+        room: &RoomId,
+        at: Millis,
+        direction: Direction,
+    ) -> Result<EventAt, ServeError> {
+        self.serve(origin, room, move |room, origin| {
+            let mut known = HashMap::new();
+            let sees = |event: &Event| room.sees(origin, event, &mut known);
+            nearest(&room.view, at, direction, sees)?.ok_or(ServeError::EventNotFound)
         })
         .await
     }

@@ -60,9 +60,15 @@ mod tests {
         here.set_profile("alice", "org.example.job", json!({ "a": 1 }))
             .await;
         for (query, expected) in [
-            ("", json!({ "displayname": "Alice", "org.example.job": { "a": 1 } })),
+            (
+                "",
+                json!({ "displayname": "Alice", "org.example.job": { "a": 1 } }),
+            ),
             ("&field=displayname", json!({ "displayname": "Alice" })),
-            ("&field=org.example.job", json!({ "org.example.job": { "a": 1 } })),
+            (
+                "&field=org.example.job",
+                json!({ "org.example.job": { "a": 1 } }),
+            ),
         ] {
             let query = format!("user_id=@alice:here.example{query}");
             let found: Value = get(&query).await.ok();

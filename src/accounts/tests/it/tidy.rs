@@ -52,7 +52,13 @@ async fn transactions_are_forgotten_after_a_day() {
 async fn openid_tokens_that_have_ended_are_deleted() {
     let server = server().await;
     let user = myelin_types::UserNum(1);
-    let count = || server.store.view().keys::<OpenIdTokens>(Scan::all()).count();
+    let count = || {
+        server
+            .store
+            .view()
+            .keys::<OpenIdTokens>(Scan::all())
+            .count()
+    };
     server.accounts.new_openid_token(user).await.expect("made");
     server.clock.advance(Duration::from_mins(40));
     server.accounts.new_openid_token(user).await.expect("made");

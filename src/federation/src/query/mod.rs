@@ -202,7 +202,7 @@ mod tests {
     use myelin_types::MockClock;
     use ruma::owned_server_name;
 
-    use super::{Answers, Question, QueryError};
+    use super::{Answers, QueryError, Question};
     use crate::testing::NOW;
 
     fn question(argument: &str) -> Question {

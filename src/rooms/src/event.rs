@@ -276,6 +276,20 @@ impl Rooms {
         Ok(number.map(|number| number.0))
     }
 
+    /// The numbers of events of this room, in the order asked for.
+    pub(crate) fn event_nums(
+        view: &View,
+        room: RoomNum,
+        ids: &[String],
+    ) -> Result<Vec<Option<EventNum>>, StoreError> {
+        let keys: Vec<(RoomNum, String)> = ids.iter().map(|id| (room, id.clone())).collect();
+        let numbers = view.multi_get::<EventIds>(&keys)?;
+        Ok(numbers
+            .into_iter()
+            .map(|number| number.map(|number| number.0))
+            .collect())
+    }
+
     /// Events of this room by id, whatever became of them, in the order asked for.
     pub(crate) fn events_by_id(
         &self,
@@ -283,9 +297,8 @@ impl Rooms {
         room: RoomNum,
         ids: &[String],
     ) -> Result<Vec<Option<Arc<Event>>>, StoreError> {
-        let keys: Vec<(RoomNum, String)> = ids.iter().map(|id| (room, id.clone())).collect();
-        let numbers = view.multi_get::<EventIds>(&keys)?;
-        let present: Vec<EventNum> = numbers.iter().flatten().map(|number| number.0).collect();
+        let numbers = Self::event_nums(view, room, ids)?;
+        let present: Vec<EventNum> = numbers.iter().flatten().copied().collect();
         let mut events = self.events(view, room, &present)?.into_iter();
         Ok(numbers
             .into_iter()

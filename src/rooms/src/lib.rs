@@ -51,10 +51,11 @@ use std::{
 
 use myelin_data::{Interner, rooms::Room};
 use myelin_rules::{RoomVersion, Signer};
-use myelin_state::NodeCache;
+use myelin_state::{ChainCache, NodeCache};
 use myelin_store::{Store, StoreError, View};
 use myelin_types::{Clock, Random, RoomNum};
 use ruma::{OwnedServerName, RoomId, ServerName, UserId};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -67,7 +68,7 @@ pub struct Options {
     pub default_room_version: RoomVersion,
     /// How many bytes of decoded events are kept in memory.
     pub event_cache_bytes: u64,
-    /// How many bytes of decoded nodes of state trees are kept in memory.
+    /// How many bytes of decoded nodes of state trees, and of auth chains, are kept in memory.
     pub node_cache_bytes: usize,
     /// How many rooms' decoded states are kept in memory when nothing is being written to them.
     pub idle_rooms: usize,
@@ -87,6 +88,9 @@ struct Inner {
     options: Options,
     events: event::EventCache,
     nodes: NodeCache,
+    chains: ChainCache,
+    /// The turns of state resolutions, of all rooms.
+    resolving: Semaphore,
     slots: pipeline::Slots,
     positions: Arc<positions::Positions>,
     transactions: transaction::InFlight,
@@ -95,6 +99,12 @@ struct Inner {
     /// When the newest room was made, in milliseconds: see `creation_time`.
     last_creation: AtomicU64,
     tasks: TaskTracker,
+}
+
+/// How many states are resolved at the same time: half of the processors work for contested rooms at most.
+fn resolutions_at_once() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / 2).max(1)
 }
 
 impl Default for Options {
@@ -150,7 +160,9 @@ impl Rooms {
         store.observe(Arc::clone(&positions) as Arc<dyn myelin_store::Observer>);
         Rooms(Arc::new(Inner {
             events: event::EventCache::new(options.event_cache_bytes),
-            nodes: NodeCache::new(options.node_cache_bytes),
+            nodes: NodeCache::new(options.node_cache_bytes / 4 * 3),
+            chains: ChainCache::new(options.node_cache_bytes / 4),
+            resolving: Semaphore::new(resolutions_at_once()),
             slots: pipeline::Slots::new(options.idle_rooms),
             positions,
             transactions: transaction::InFlight::default(),
@@ -233,7 +245,8 @@ impl Rooms {
 
     /// How many bytes the caches of decoded events and of state nodes take.
     pub fn cached_bytes(&self) -> (u64, u64) {
-        (self.0.events.used(), self.0.nodes.used() as u64)
+        let nodes = self.0.nodes.used() + self.0.chains.used();
+        (self.0.events.used(), nodes as u64)
     }
 
     /// Waits until everything that was begun is durable or has failed. New operations must no longer be started.

@@ -23,6 +23,8 @@
 //! them, so this holds for damaged stores as well. `m.room.member` keys have the top bit set and therefore are the
 //! upper half of each tree: the members are one [`range`].
 //!
+//! What the events of a state rest on, their auth chains, is kept by node as well: [`full_auth_chain`].
+//!
 //! Why sixteen bytes of hash are enough, and how [`BUCKET`] was chosen: `docs/decisions/0002-state-trees.md`.
 //!
 //! # Use
@@ -31,6 +33,7 @@
 //! several updates go into one batch.
 
 mod cache;
+mod chains;
 mod diff;
 mod hash;
 mod node;
@@ -40,6 +43,7 @@ mod slot;
 mod update;
 
 pub use cache::{CachedNodes, NodeCache};
+pub use chains::{AuthEvents, Chain, ChainCache, auth_difference, full_auth_chain};
 pub use diff::{Change, diff};
 pub use hash::{NodeHash, Root};
 pub use node::{BUCKET, Branch, CorruptNode, Entry, Leaf, Node, VERSION};

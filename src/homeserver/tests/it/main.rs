@@ -2,7 +2,6 @@
 
 mod backup;
 mod crash;
-mod federated;
 mod listeners;
 mod pages;
 mod process;

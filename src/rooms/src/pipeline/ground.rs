@@ -5,6 +5,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+    time::Instant,
 };
 
 use myelin_data::rooms::EventStatus;
@@ -12,7 +13,7 @@ use myelin_rules::{
     Pdu, RoomVersion,
     resolve::{self, Differing, Graph, Key, Known},
 };
-use myelin_state::Root;
+use myelin_state::{AuthEvents, Root};
 use myelin_store::{StoreError, View};
 use myelin_types::{EventNum, RoomNum, StateKeyNum};
 
@@ -71,13 +72,19 @@ impl RoomGuard {
             [only] => return Ok(*only),
             [first, ..] => *first,
         };
+        // A room resolves one thing at a time, since its guard is held; this bounds all rooms together, so that however
+        // many are contested there is a processor for those that are not. The semaphore is never closed.
         let ground = self.ground();
+        let turn = ground.rooms.0.resolving.acquire().await;
         let view = self.rooms.0.store.view();
-        // Walks auth chains and may read much: not on the threads that answer requests.
-        let outcome = tokio::task::spawn_blocking(move || ground.resolve(&view, &roots))
+        let begun = Instant::now();
+        let resolver = ground.clone();
+        // May read much: not on the threads that answer requests.
+        let outcome = tokio::task::spawn_blocking(move || resolver.resolve(&view, &roots))
             .await
             .map_err(|_| Failure::CutShort)??;
-        metrics::counter!("rooms_state_resolutions_total").increment(1);
+        drop(turn);
+        metrics::histogram!("rooms_state_resolution_seconds").record(begun.elapsed());
         let (keys, events): (Vec<Key>, Vec<Option<EventNum>>) = outcome.into_iter().unzip();
         self.change(base, &keys, &events).await
     }
@@ -166,6 +173,17 @@ impl Ground {
         Ok(events)
     }
 
+    /// The numbers of events of the room.
+    fn numbers(&self, view: &View, ids: &[String]) -> Result<Vec<Option<EventNum>>, StoreError> {
+        let mut numbers = Rooms::event_nums(view, self.room, ids)?;
+        for (id, number) in ids.iter().zip(&mut numbers) {
+            if let Some(admitted) = self.admitted.get(id) {
+                *number = Some(admitted.num);
+            }
+        }
+        Ok(numbers)
+    }
+
     fn by_num(&self, view: &View, num: EventNum) -> Result<Arc<Event>, StoreError> {
         let mut found = self.layers.events(&self.rooms, view, self.room, &[num])?;
         found.pop().flatten().ok_or(StoreError::Missing("events"))
@@ -223,7 +241,7 @@ impl Ground {
         let around = Around {
             ground: self,
             view,
-            base: roots[0],
+            states: roots,
             differing: &keys,
             nums: RefCell::new(nums),
         };
@@ -240,15 +258,15 @@ impl Ground {
 struct Around<'a> {
     ground: &'a Ground,
     view: &'a View,
-    /// One of the states.
-    base: Root,
-    /// The keys in which others differ from it.
+    /// All of the states.
+    states: &'a [Root],
+    /// The keys in which they differ.
     differing: &'a BTreeSet<StateKeyNum>,
     /// The numbers of the events that were looked at.
     nums: RefCell<HashMap<String, EventNum>>,
 }
 
-/// How many events are read at once when all of a state is looked at.
+/// How many events are read at once when many are looked at.
 const EVENTS_A_READ: usize = 64;
 
 impl Graph for Around<'_> {
@@ -278,7 +296,7 @@ impl Graph for Around<'_> {
                     &self.ground.rooms,
                     self.view,
                     self.ground.room,
-                    self.base,
+                    self.states[0],
                     &[key],
                 )?;
                 Ok(found
@@ -291,33 +309,74 @@ impl Graph for Around<'_> {
         }
     }
 
-    fn each_agreed(
-        &self,
-        visit: &mut dyn FnMut(&Pdu) -> Result<bool, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn auth_difference(&self) -> Result<BTreeSet<String>, StoreError> {
         let ground = self.ground;
         let nodes = ground
             .layers
             .over(ground.rooms.nodes(self.view, ground.room));
-        // Members have the greater keys, so that they come last.
-        let all = StateKeyNum(0)..=StateKeyNum(u32::MAX);
-        let entries = myelin_state::range(&nodes, self.base, all).map_err(tree_error)?;
-        let agreed: Vec<EventNum> = entries
-            .into_iter()
-            .filter(|(key, _)| !self.differing.contains(key))
-            .map(|(_, event)| event)
-            .collect();
-        for nums in agreed.chunks(EVENTS_A_READ) {
+        let citations = Citations {
+            ground,
+            view: self.view,
+            numbers: RefCell::default(),
+        };
+        let chains = &ground.rooms.0.chains;
+        let difference = myelin_state::auth_difference(&nodes, &citations, chains, self.states)
+            .map_err(tree_error)?;
+        let nums: Vec<EventNum> = difference.iter().map(EventNum).collect();
+        let mut ids = BTreeSet::new();
+        for nums in nums.chunks(EVENTS_A_READ) {
             for event in ground
                 .layers
                 .events(&ground.rooms, self.view, ground.room, nums)?
+                .into_iter()
+                .flatten()
             {
-                let event = event.ok_or(StoreError::Missing("events"))?;
-                if !visit(&event.pdu)? {
-                    return Ok(());
-                }
+                ids.insert(event.header.event_id.clone());
+                self.nums
+                    .borrow_mut()
+                    .insert(event.header.event_id.clone(), event.num);
             }
         }
-        Ok(())
+        Ok(ids)
+    }
+}
+
+/// Which events authorise which, by number.
+struct Citations<'a> {
+    ground: &'a Ground,
+    view: &'a View,
+    /// The numbers of ids that were looked up: a few events authorise almost all others.
+    numbers: RefCell<HashMap<String, Option<EventNum>>>,
+}
+
+impl AuthEvents for Citations<'_> {
+    type Error = StoreError;
+
+    fn auth_events(&self, events: &[EventNum]) -> Result<Vec<Vec<EventNum>>, StoreError> {
+        let ground = self.ground;
+        let events = ground
+            .layers
+            .events(&ground.rooms, self.view, ground.room, events)?
+            .into_iter()
+            .collect::<Option<Vec<_>>>()
+            .ok_or(StoreError::Missing("events"))?;
+        let mut numbers = self.numbers.borrow_mut();
+        let unknown: BTreeSet<String> = events
+            .iter()
+            .flat_map(|event| event.pdu.auth_events())
+            .filter(|id| !numbers.contains_key(*id))
+            .map(str::to_owned)
+            .collect();
+        let unknown: Vec<String> = unknown.into_iter().collect();
+        let found = ground.numbers(self.view, &unknown)?;
+        numbers.extend(unknown.into_iter().zip(found));
+        Ok(events
+            .iter()
+            .map(|event| {
+                let ids = event.pdu.auth_events();
+                ids.filter_map(|id| numbers.get(id).copied().flatten())
+                    .collect()
+            })
+            .collect())
     }
 }

@@ -36,21 +36,6 @@ impl<G: Graph> Events<'_, G> {
         self.known.insert(id.to_owned(), known.clone());
         Ok(known)
     }
-
-    /// Adds the ids of an event's auth chain, without itself. Where `chain` has been already is not walked again.
-    fn walk(&mut self, event: &Pdu, chain: &mut HashSet<String>) -> Result<(), G::Error> {
-        let mut left: Vec<String> = event.auth_events().map(str::to_owned).collect();
-        while let Some(id) = left.pop() {
-            if chain.contains(&id) {
-                continue;
-            }
-            if let Some(known) = self.get(&id)? {
-                left.extend(known.event.auth_events().map(str::to_owned));
-            }
-            chain.insert(id);
-        }
-        Ok(())
-    }
 }
 
 pub(super) fn resolve<G: Graph>(
@@ -68,7 +53,7 @@ pub(super) fn resolve<G: Graph>(
         .map(|event| (event.event_id().to_owned(), event.clone()))
         .collect();
     let mut full: BTreeSet<String> = conflicted.keys().cloned().collect();
-    full.extend(auth_difference(&mut events, states)?);
+    full.extend(graph.auth_difference()?);
     if variant == Variant::V2_1 {
         full.extend(subgraph(&mut events, &conflicted)?);
     }
@@ -110,39 +95,6 @@ pub(super) fn resolve<G: Graph>(
         }
     }
     Ok(resolved)
-}
-
-/// The events that are in the auth chains of some of the states and not of all.
-fn auth_difference<G: Graph>(
-    events: &mut Events<'_, G>,
-    states: &[Differing],
-) -> Result<HashSet<String>, G::Error> {
-    let mut counts: HashMap<String, usize> = HashMap::new();
-    for state in states {
-        let mut chain = HashSet::new();
-        for event in state.values() {
-            events.walk(event, &mut chain)?;
-        }
-        for id in chain {
-            *counts.entry(id).or_default() += 1;
-        }
-    }
-    let mut difference: HashSet<String> = counts
-        .into_iter()
-        .filter_map(|(id, count)| (count < states.len()).then_some(id))
-        .collect();
-    if difference.is_empty() {
-        return Ok(difference);
-    }
-    // What is in the auth chain of an entry that all states have is in the auth chains of all of them.
-    let graph = events.graph;
-    let mut common = HashSet::new();
-    graph.each_agreed(&mut |event| {
-        events.walk(event, &mut common)?;
-        difference.retain(|id| !common.contains(id));
-        Ok(!difference.is_empty())
-    })?;
-    Ok(difference)
 }
 
 /// Everything on a path along auth events from one conflicted event to another.

@@ -1,7 +1,7 @@
 //! Resolution of states of generated histories, against `ruma`; of room version 1, which it does not know, by example.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     convert::Infallible,
 };
 
@@ -25,13 +25,14 @@ use crate::{
 
 type State = BTreeMap<Key, Pdu>;
 
-/// All events of a room, and what some states of it agree in.
-struct Around {
+/// All events of a room, some states of it, and what these agree in.
+struct Around<'a> {
     events: HashMap<String, Pdu>,
+    states: &'a [State],
     agreed: State,
 }
 
-impl Graph for Around {
+impl Graph for Around<'_> {
     type Error = Infallible;
 
     fn event(&self, event_id: &str) -> Result<Option<Known>, Infallible> {
@@ -46,16 +47,15 @@ impl Graph for Around {
         Ok(self.agreed.get(&key).cloned())
     }
 
-    fn each_agreed(
-        &self,
-        visit: &mut dyn FnMut(&Pdu) -> Result<bool, Infallible>,
-    ) -> Result<(), Infallible> {
-        for event in self.agreed.values() {
-            if !visit(event)? {
-                break;
-            }
-        }
-        Ok(())
+    fn auth_difference(&self) -> Result<BTreeSet<String>, Infallible> {
+        let chains: Vec<HashSet<String>> = self
+            .states
+            .iter()
+            .map(|state| chain(&self.events, &state.values().collect::<Vec<_>>()))
+            .collect();
+        let in_all = |id: &&String| chains.iter().all(|chain| chain.contains(*id));
+        let some = chains.iter().flatten();
+        Ok(some.filter(|id| !in_all(id)).cloned().collect())
     }
 }
 
@@ -96,6 +96,7 @@ fn resolved(version: RoomVersion, states: &[State], events: &HashMap<String, Pdu
         .collect();
     let around = Around {
         events: events.clone(),
+        states,
         agreed,
     };
     let Ok(mut state) = resolve::resolve(version, &differing, &around);

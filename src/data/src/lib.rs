@@ -14,6 +14,7 @@ pub mod interner;
 pub mod json;
 pub mod log;
 pub mod rooms;
+pub mod servers;
 mod shown;
 pub mod topic;
 pub mod unread;
@@ -28,7 +29,9 @@ use myelin_store::TableSpec;
 pub const PRODUCT: &str = "myelin";
 
 /// The version of the set of tables and of their meaning. A newer database is refused by an older program.
-pub const SCHEMA: u32 = 1;
+///
+/// 2: memberships keep [`servers::RoomServers`] up to date, which is built at the first start for the rooms of before.
+pub const SCHEMA: u32 = 2;
 
 /// Every table of the database. A table that is no longer used stays here as a tombstone, so that its name is not
 /// given to something else.
@@ -68,6 +71,8 @@ pub fn tables() -> Vec<TableSpec> {
         TableSpec::of::<rooms::Aliases>(),
         TableSpec::of::<rooms::RoomAliases>(),
         TableSpec::of::<rooms::Published>(),
+        TableSpec::of::<servers::RoomServers>(),
+        TableSpec::of::<servers::ServerRooms>(),
         TableSpec::of::<unread::Notables>(),
         TableSpec::of::<unread::RedactedPlaces>(),
         TableSpec::of::<unread::LastSent>(),

@@ -20,6 +20,16 @@ pub(crate) fn start(state: &AppState, tasks: &Tasks) {
             Ok::<_, myelin_accounts::Failure>(())
         }
     });
+    let rooms = state.rooms.clone();
+    let soft = tasks.soft().clone();
+    // The index of servers is built once, for rooms of before there was one; from then on this looks up a single row.
+    tasks.periodic("rooms' janitor", EVERY, move || {
+        let (rooms, soft) = (rooms.clone(), soft.clone());
+        async move {
+            while rooms.index_servers().await? && !soft.is_cancelled() {}
+            Ok::<_, myelin_rooms::Failure>(())
+        }
+    });
     let limiter = Arc::clone(&state.limiter);
     tasks.periodic("rate limits' janitor", EVERY, move || {
         limiter.forget_quiet();

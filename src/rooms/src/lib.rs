@@ -19,6 +19,7 @@ mod positions;
 mod receipts;
 mod redact;
 mod send;
+mod servers;
 mod thread;
 mod transaction;
 mod typing;

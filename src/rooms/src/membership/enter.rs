@@ -2,8 +2,7 @@
 
 use myelin_data::rooms::{Membership as Stored, RoomMembers};
 use myelin_rules::{Membership, auth::JoinRule};
-use myelin_store::{Scan, StoreError, View};
-use myelin_types::RoomNum;
+use myelin_store::{Scan, StoreError};
 use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId};
 use serde_json::Value;
 
@@ -66,22 +65,6 @@ impl Rooms {
             Ok(sent.durable().await?)
         })
         .await
-    }
-
-    /// Whether a user of this server is joined to a room. Of very many members only some are looked at; the server is then
-    /// taken to be in the room.
-    pub(crate) fn is_resident(&self, view: &View, room: RoomNum) -> Result<bool, StoreError> {
-        let mut looked_at = 0;
-        let joined = Scan::prefix(&(room, Stored::Join)).limit(MOST_CANDIDATES);
-        for row in view.scan::<RoomMembers>(joined) {
-            let ((_, _, num), _) = row?;
-            let user = self.0.interner.user_id(view, num)?;
-            if self.is_local(&user) {
-                return Ok(true);
-            }
-            looked_at += 1;
-        }
-        Ok(looked_at == MOST_CANDIDATES)
     }
 
     /// The guard of a room, if this server knows it.

@@ -299,6 +299,8 @@ impl RoomGuard {
                 after,
             );
         }
+        self.count_server(id.server_name(), membership == Membership::Join, false)
+            .await?;
         self.gone.push(user);
         self.batch.put::<UserRooms>(
             &(user, room),

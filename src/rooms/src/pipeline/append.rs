@@ -387,6 +387,12 @@ impl RoomGuard {
                 count(&mut head.invited, Membership::Invite, before, after);
             }
         }
+        self.count_server(
+            user_id.server_name(),
+            before == Some(Membership::Join),
+            after == Membership::Join,
+        )
+        .await?;
         if after != Membership::Join {
             self.gone.push(user);
         }

@@ -37,7 +37,7 @@ pub(crate) struct RoomGuard {
     pub(super) slot: Arc<Slot>,
     lock: OwnedMutexGuard<SlotState>,
     /// The head that the batch is built on.
-    expected: Option<Head>,
+    pub(super) expected: Option<Head>,
     /// The state after what was appended so far.
     pub(super) state: RoomState,
     pub(super) layers: Layers,

@@ -1,7 +1,9 @@
-//! What batches wrote that is not in the store's views yet: state nodes and state events, laid over a view.
+//! What batches wrote that is not in the store's views yet: state nodes, state events and the room's servers, laid over a
+//! view.
 
 use std::{collections::HashMap, sync::Arc};
 
+use myelin_data::servers::ServerInRoom;
 use myelin_state::{Node, NodeHash, Nodes, TreeError, Updated};
 use myelin_store::{StoreError, View};
 use myelin_types::{EventNum, RoomNum, StateKeyNum};
@@ -11,16 +13,18 @@ use crate::{
     event::{Event, TreeNodes, tree_error},
 };
 
-/// The state nodes and state events of one batch.
+/// The state nodes, state events and servers of one batch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Layer {
     nodes: HashMap<NodeHash, Arc<Node>>,
     events: HashMap<EventNum, Arc<Event>>,
+    /// Servers whose relation to the room changed, by name.
+    servers: HashMap<String, ServerInRoom>,
 }
 
 impl Layer {
     pub(crate) fn is_empty(&self) -> bool {
-        self.nodes.is_empty() && self.events.is_empty()
+        self.nodes.is_empty() && self.events.is_empty() && self.servers.is_empty()
     }
 
     /// Adds what a change of state wrote.
@@ -36,6 +40,16 @@ impl Layer {
     /// Adds a state event, or its newer form.
     pub(crate) fn replace(&mut self, event: &Arc<Event>) {
         self.events.insert(event.num, Arc::clone(event));
+    }
+
+    /// What the batch says of a server.
+    pub(super) fn server(&self, name: &str) -> Option<&ServerInRoom> {
+        self.servers.get(name)
+    }
+
+    /// Notes what the batch says of a server.
+    pub(super) fn set_server(&mut self, name: String, row: ServerInRoom) {
+        self.servers.insert(name, row);
     }
 
     /// Nodes and events of the layer, for the caches once they are durable.
@@ -58,6 +72,16 @@ impl Layers {
         }
         let last = self.0.len() - 1;
         Arc::make_mut(&mut self.0[last])
+    }
+
+    /// What the newest batch that changed it says of a server's relation to the room.
+    pub(super) fn server(&self, name: &str) -> Option<&ServerInRoom> {
+        self.0.iter().rev().find_map(|layer| layer.server(name))
+    }
+
+    /// Whether any batch says something of the room's servers.
+    pub(super) fn have_servers(&self) -> bool {
+        self.0.iter().any(|layer| !layer.servers.is_empty())
     }
 
     /// State events by number, as of the layers and below them `view`.

@@ -16,6 +16,7 @@ mod append;
 mod ground;
 mod guard;
 mod layer;
+mod servers;
 mod slots;
 mod traits;
 

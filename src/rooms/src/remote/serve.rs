@@ -8,13 +8,13 @@ use std::{
     sync::Arc,
 };
 
-use myelin_data::rooms::{EventStatus, Membership as Stored, RoomMembers};
+use myelin_data::rooms::EventStatus;
 use myelin_rules::{
     Membership, Pdu,
     visibility::{HistoryVisibility, Side, can_see_event},
 };
 use myelin_state::Root;
-use myelin_store::{Scan, StoreError, View};
+use myelin_store::{StoreError, View};
 use myelin_types::{EventNum, Millis, RoomNum};
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
 use thiserror::Error;
@@ -171,29 +171,13 @@ impl Rooms {
         }
         let (rooms, view) = (self.clone(), self.0.store.view());
         tokio::task::spawn_blocking(move || {
-            if !rooms.has_server(&view, num, &origin)? {
+            if !rooms.is_server_in_room(&view, num, &origin)? {
                 return Err(ServeError::NotInRoom);
             }
             answer(&Served::open(&rooms, &view, num)?, &origin)
         })
         .await
         .map_err(|_| Failure::CutShort)?
-    }
-
-    /// Whether a user of a server is joined to a room.
-    fn has_server(
-        &self,
-        view: &View,
-        room: RoomNum,
-        server: &ServerName,
-    ) -> Result<bool, StoreError> {
-        for row in view.scan::<RoomMembers>(Scan::prefix(&(room, Stored::Join))) {
-            let ((_, _, num), _) = row?;
-            if self.0.interner.user_id(view, num)?.server_name() == server {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 

@@ -11,4 +11,5 @@ mod receipts;
 mod redact;
 mod remote;
 mod send;
+mod servers;
 mod support;

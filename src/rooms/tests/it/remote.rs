@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use myelin_data::rooms::{AwaitedTargets, EventStatus, Gaps};
+use myelin_data::{
+    rooms::{AwaitedTargets, EventStatus, Gaps},
+    servers::RoomServers,
+};
 use myelin_rooms::{
     Preset,
     remote::{
@@ -20,7 +23,7 @@ use myelin_rules::{
     sign::{VerifyKey, VerifyKeys},
 };
 use myelin_store::Scan;
-use myelin_types::Millis;
+use myelin_types::{Millis, Pos};
 use parking_lot::Mutex;
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, UserId, owned_server_name};
 use serde_json::{Value, json, value::RawValue};
@@ -453,6 +456,39 @@ async fn a_user_from_elsewhere_joins_and_speaks_in_every_version() {
         assert_eq!(prev(&answer), [text.event_id()], "{version}");
         shared.server.check_chain(&shared.room);
     }
+}
+
+#[tokio::test]
+async fn a_server_is_in_the_room_from_its_first_user_to_its_last() {
+    let shared = Shared::new(RoomVersion::V11).await;
+    let (server, room) = (&shared.server, &shared.room);
+    let row = || {
+        let key = (server.handle(room).num, "there.org".to_owned());
+        server.view().get::<RoomServers>(&key).expect("it is read")
+    };
+    let came = shared.stored(shared.join.event_id()).expect("stored").pos;
+    let row_then = row().expect("it is there");
+    assert_eq!(row_then.joined, 1);
+    assert!(row_then.was_there(came) && !row_then.was_there(Pos(came.0 - 1)));
+    let joined = server.join_from_there(room, EVE, &shared.elsewhere).await;
+    joined.expect("the room is public");
+    for who in [DORA, EVE] {
+        assert!(row().is_some_and(|row| row.joined > 0));
+        let kicked = server.rooms.kick(moderate(room, ALICE, who)).await;
+        kicked.expect("she has the power");
+    }
+    let left = server.store.watermark();
+    shared.say_here("They are gone").await;
+    let row = row().expect("it has not been told yet");
+    assert_eq!((row.joined, row.stays.len()), (0, 1));
+    assert!(row.was_there(left) && !row.was_there(Pos(left.0 + 1)));
+    let view = server.view();
+    let num = server.handle(room).num;
+    let there = owned_server_name!("there.org");
+    let rooms = server.rooms.rooms_of_server(&view, &there);
+    assert_eq!(rooms.expect("rows are read"), [num]);
+    let servers = server.rooms.servers_in_room(&view, num);
+    assert_eq!(servers.expect("rows are read"), ["here.org"]);
 }
 
 #[tokio::test]

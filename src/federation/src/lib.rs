@@ -158,6 +158,16 @@ impl Federation {
         &self.0.rooms
     }
 
+    /// What time it is.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
+    }
+
+    /// Where chance comes from.
+    pub fn random(&self) -> &Arc<dyn Random> {
+        &self.0.random
+    }
+
     /// This server's keys, signed, as it publishes them: the answer to `GET /_matrix/key/v2/server`.
     pub fn own_keys(&self) -> Arc<Object> {
         self.0.keys.own()

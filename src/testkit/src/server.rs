@@ -17,7 +17,7 @@ use myelin_types::{MockClock, SeededRandom};
 use ruma::ServerName;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::{runtime::Runtime, task::JoinHandle};
 
 use crate::{Client, PASSWORD, client::Reply, http_client};
 
@@ -92,32 +92,68 @@ impl Builder {
     }
 }
 
+/// A server and the threads it runs on. They are its own, as a process's would be, so that all of it can be ended at once.
 #[derive(Debug)]
 struct Running {
-    server: Server,
+    server: Option<Server>,
     tasks: Tasks,
-    ending: JoinHandle<Ending>,
+    ending: Option<JoinHandle<Ending>>,
+    runtime: Option<Runtime>,
 }
 
 impl Running {
     async fn start(config: &Config, surroundings: &Surroundings) -> Self {
-        let life = Lifecycle::new(GRACE);
-        let tasks = life.tasks().clone();
-        let server = Server::start(config.clone(), None, surroundings.clone(), &tasks)
-            .await
-            .expect("the test's server starts");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name(config.server.name.as_str())
+            .enable_all()
+            .build()
+            .expect("threads can be started");
+        let (config, surroundings) = (config.clone(), surroundings.clone());
+        let starting = runtime.spawn(async move {
+            let life = Lifecycle::new(GRACE);
+            let tasks = life.tasks().clone();
+            let server = Server::start(config, None, surroundings, &tasks)
+                .await
+                .expect("the test's server starts");
+            (server, tasks, tokio::spawn(life.run()))
+        });
+        let (server, tasks, ending) = starting.await.expect("the start does not panic");
         Self {
-            server,
+            server: Some(server),
             tasks,
-            ending: tokio::spawn(life.run()),
+            ending: Some(ending),
+            runtime: Some(runtime),
         }
     }
 
-    async fn stop(self) -> Ending {
+    async fn stop(mut self) -> Ending {
         self.tasks.shut_down();
-        let ending = self.ending.await.expect("the shutdown does not panic");
-        self.server.close().await;
+        let ending = self.ending.take().expect("it was not stopped before");
+        let ending = ending.await.expect("the shutdown does not panic");
+        let server = self.server.take().expect("it was not stopped before");
+        server.close().await;
+        self.end().await;
         ending
+    }
+
+    /// Ends all threads. Whatever they were doing is dropped where it stands, and all files and sockets are free afterwards.
+    async fn end(mut self) {
+        self.server.take();
+        if let Some(runtime) = self.runtime.take() {
+            tokio::task::spawn_blocking(move || runtime.shutdown_timeout(GRACE))
+                .await
+                .expect("the end of the threads does not panic");
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // A runtime may not be waited for here: this may be a thread of another one.
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -149,7 +185,8 @@ impl TestServer {
 
     /// The server itself.
     pub fn server(&self) -> &Server {
-        &self.running().server
+        let server = self.running().server.as_ref();
+        server.expect("the server is running")
     }
 
     /// Its settings.
@@ -172,6 +209,11 @@ impl TestServer {
         let addresses = self.server().addresses();
         let address = addresses.first().expect("a test's server listens");
         format!("http://{address}")
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &ServerName {
+        &self.config.server.name
     }
 
     /// The user id of a local user.
@@ -234,7 +276,19 @@ impl TestServer {
         running.stop().await
     }
 
-    /// Starts a stopped server again on the same data. It answers on another port: see [`TestServer::reconnect`].
+    /// Ends the server where it stands, as a crash would: nothing is finished, nobody is answered. Its data stay.
+    pub async fn kill(&mut self) {
+        let running = self.running.take().expect("the server is running");
+        running.end().await;
+    }
+
+    /// Whether it is neither stopped nor killed.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Starts a stopped or killed server again on the same data. Unless its port was chosen by the test, as that of a
+    /// server of [`Federated`](crate::Federated) is, it answers on another: see [`TestServer::reconnect`].
     pub async fn resume(&mut self) {
         assert!(self.running.is_none(), "the server is running already");
         self.running = Some(Running::start(&self.config, &self.surroundings).await);

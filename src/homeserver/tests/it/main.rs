@@ -2,6 +2,7 @@
 
 mod backup;
 mod crash;
+mod federated;
 mod listeners;
 mod pages;
 mod process;

@@ -1,58 +1,47 @@
 //! Requests to other servers: found, signed, bounded in time and bytes.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, Method, Request, Uri, header};
+use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
+use hyper_util::client::legacy::Client as HttpClient;
 use myelin_rules::{Signer, canonical::CanonicalError};
-use myelin_types::Clock;
+use myelin_types::{Clock, Random};
 use ruma::{OwnedServerName, ServerName};
+use rustls::ClientConfig;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tokio_rustls::TlsConnector;
 use url::Url;
 
-use crate::{auth::Signed, discovery::Discovery, guard::Guard};
+use crate::{
+    auth::Signed,
+    connect::{ConnectError, Connector, Dialer, Kind},
+    discovery::{
+        Discovery,
+        route::{Ports, Routes},
+    },
+    dns::{Dns, DnsError},
+    guard::Guard,
+    transport::{TransportError, USER_AGENT, http_client, next_chunk, read_body},
+};
 
-/// How long a connection may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many requests of a kind are under way at once; further ones wait. More than any server needs, and few enough that the answers
-/// fit into memory.
-const AT_ONCE: usize = 64;
-/// How often a `.well-known` may redirect.
-const REDIRECTS: usize = 5;
+/// How many signed requests are under way at once; further ones wait. Servers that do not answer hold theirs until their
+/// time is up, and there are many of them among the servers of a large room.
+const AT_ONCE: usize = 512;
+/// The same for requests for keys. Strangers can have us make them; however many do, there is room for the others.
+const KEYS_AT_ONCE: usize = 64;
+/// With more open connections than this, each is closed after its request. Below it they are kept for a while, which costs
+/// some 30 KiB each.
+const KEPT_OPEN: usize = 1000;
 /// The greatest body of a refusal that is looked at.
 const REFUSAL_LIMIT: usize = 64 << 10;
-
-/// How this server appears to others.
-const USER_AGENT: &str = concat!("Myelin/", env!("CARGO_PKG_VERSION"));
-
-/// Why there is no client.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// A certificate file cannot be read.
-    #[error("read the certificates in {path}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A certificate file does not hold certificates.
-    #[error("use the certificates in {path}", path = path.display())]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: reqwest::Error,
-    },
-    /// TLS cannot be set up, for example because the operating system has no certificates of authorities and none were
-    /// given.
-    #[error("set up TLS for requests to other servers")]
-    Tls(#[source] reqwest::Error),
-}
 
 /// Why another server gave no answer that is of use.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +51,7 @@ pub enum RequestError {
     Disabled,
     /// It could not be reached, or not in time.
     #[error("the server cannot be reached")]
-    Unreachable(#[source] reqwest::Error),
+    Unreachable(#[source] TransportError),
     /// Its name leads to an address that this server does not connect to, or nowhere.
     #[error("the server has no public address")]
     NoPublicAddress,
@@ -85,6 +74,36 @@ pub enum RequestError {
     Unsigned(#[source] CanonicalError),
 }
 
+impl RequestError {
+    /// What happened, as a label of metrics.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Unreachable(_) => "unreachable",
+            Self::NoPublicAddress => "no_address",
+            Self::Refused { .. } => "refused",
+            Self::TooLarge => "too_large",
+            Self::Malformed(_) => "malformed",
+            Self::Unsigned(_) => "unsigned",
+        }
+    }
+}
+
+impl From<TransportError> for RequestError {
+    fn from(error: TransportError) -> Self {
+        match error.connect() {
+            Some(
+                ConnectError::NotPublic { .. }
+                | ConnectError::NoService(_)
+                | ConnectError::Name(_)
+                | ConnectError::Dns(DnsError::Nothing { .. }),
+            ) => Self::NoPublicAddress,
+            _ if matches!(error, TransportError::TooLarge) => Self::TooLarge,
+            _ => Self::Unreachable(error),
+        }
+    }
+}
+
 /// One request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call<'a> {
@@ -101,77 +120,95 @@ pub(crate) struct Call<'a> {
     pub(crate) timeout: Duration,
 }
 
+/// An answer that is read piece by piece, for those that need not be in memory as a whole.
+pub(crate) struct Answer {
+    body: Incoming,
+    left: usize,
+    deadline: Instant,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Answer {
+    /// The next piece; none at the end.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, RequestError> {
+        let chunk = tokio::time::timeout_at(self.deadline, next_chunk(&mut self.body))
+            .await
+            .unwrap_or(Err(TransportError::Timeout))?;
+        if let Some(chunk) = &chunk {
+            self.left = self
+                .left
+                .checked_sub(chunk.len())
+                .ok_or(RequestError::TooLarge)?;
+        }
+        Ok(chunk)
+    }
+
+    /// All that is left.
+    pub(crate) async fn collect(mut self) -> Result<Bytes, RequestError> {
+        let announced = usize::try_from(self.body.size_hint().lower()).unwrap_or(usize::MAX);
+        if announced > self.left {
+            return Err(RequestError::TooLarge);
+        }
+        let mut read = Vec::with_capacity(announced);
+        while let Some(chunk) = self.chunk().await? {
+            read.extend_from_slice(&chunk);
+        }
+        Ok(read.into())
+    }
+}
+
 /// Sends requests to other servers.
 pub(crate) struct Client {
     enabled: bool,
-    http: reqwest::Client,
-    discovery: Discovery,
-    guard: Guard,
+    http: HttpClient<Connector, Full<Bytes>>,
+    pub(crate) dialer: Arc<Dialer>,
+    pub(crate) discovery: Discovery,
     origin: OwnedServerName,
     signer: Arc<Signer>,
-    slots: Semaphore,
-    /// Strangers can have us ask for keys. However many do, there are slots left for what is asked for rooms.
-    key_slots: Semaphore,
+    slots: Arc<Semaphore>,
+    key_slots: Arc<Semaphore>,
+}
+
+/// What a [`Client`] is made of.
+pub(crate) struct ClientParts {
+    pub(crate) enabled: bool,
+    pub(crate) origin: OwnedServerName,
+    pub(crate) signer: Arc<Signer>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) guard: Guard,
+    pub(crate) dns: Dns,
+    pub(crate) tls: ClientConfig,
+    pub(crate) ports: Ports,
 }
 
 impl Client {
-    pub(crate) fn new(
-        enabled: bool,
-        origin: OwnedServerName,
-        signer: Arc<Signer>,
-        clock: Arc<dyn Clock>,
-        guard: Guard,
-        ca_certificates: &[PathBuf],
-    ) -> Result<Self, ClientError> {
-        // Fails where one is installed already, which is just as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut authorities = Vec::new();
-        for path in ca_certificates {
-            let pem = std::fs::read(path).map_err(|source| ClientError::Read {
-                path: path.clone(),
-                source,
-            })?;
-            let found = reqwest::Certificate::from_pem_bundle(&pem).map_err(|source| {
-                ClientError::Certificates {
-                    path: path.clone(),
-                    source,
-                }
-            })?;
-            authorities.extend(found);
-        }
-        let build = |redirects| {
-            reqwest::Client::builder()
-                .tls_certs_merge(authorities.clone())
-                .dns_resolver(guard.clone())
-                .connect_timeout(CONNECT_TIMEOUT)
-                .redirect(redirects)
-                .https_only(true)
-                // With HTTP/2 the port of the connection would stand in the place of the `Host` header.
-                .http1_only()
-                .no_proxy()
-                .referer(false)
-                .user_agent(USER_AGENT)
-                .build()
-                .map_err(ClientError::Tls)
-        };
-        let on_redirect = guard.clone();
-        let following = reqwest::redirect::Policy::custom(move |attempt| {
-            if attempt.previous().len() > REDIRECTS || !on_redirect.allows_host(attempt.url()) {
-                attempt.stop()
-            } else {
-                attempt.follow()
-            }
-        });
-        Ok(Self {
+    pub(crate) fn new(parts: ClientParts) -> Self {
+        let ClientParts {
             enabled,
-            discovery: Discovery::new(build(following)?, guard.clone(), clock),
-            http: build(reqwest::redirect::Policy::none())?,
-            guard,
             origin,
             signer,
-            slots: Semaphore::new(AT_ONCE),
-            key_slots: Semaphore::new(AT_ONCE),
-        })
+            clock,
+            random,
+            guard,
+            dns,
+            tls,
+            ports,
+        } = parts;
+        let dns = Arc::new(dns);
+        let routes = Routes::new(Arc::clone(&dns), ports, Arc::clone(&clock), random);
+        let tls = TlsConnector::from(Arc::new(tls));
+        let dialer = Arc::new(Dialer::new(dns, guard, tls, routes));
+        Self {
+            enabled,
+            http: http_client(Connector::new(Arc::clone(&dialer), Kind::Matrix)),
+            discovery: Discovery::new(Arc::clone(&dialer), clock),
+            dialer,
+            origin,
+            signer,
+            slots: Arc::new(Semaphore::new(AT_ONCE)),
+            key_slots: Arc::new(Semaphore::new(KEYS_AT_ONCE)),
+        }
     }
 
     /// Sends a request to `server` and reads its answer.
@@ -180,6 +217,21 @@ impl Client {
         server: &ServerName,
         call: Call<'_>,
     ) -> Result<Bytes, RequestError> {
+        let answer = match self.open(server, call).await {
+            Ok(answer) => answer.collect().await,
+            Err(error) => Err(error),
+        };
+        let result = answer.as_ref().map_or_else(RequestError::label, |_| "ok");
+        metrics::counter!("federation_requests_total", "result" => result).increment(1);
+        answer
+    }
+
+    /// Sends a request to `server` and waits for the beginning of its answer, which is a success.
+    pub(crate) async fn open(
+        &self,
+        server: &ServerName,
+        call: Call<'_>,
+    ) -> Result<Answer, RequestError> {
         if !self.enabled {
             return Err(RequestError::Disabled);
         }
@@ -188,22 +240,56 @@ impl Client {
         } else {
             &self.key_slots
         };
-        // The semaphores are never closed.
-        let _slot = slots.acquire().await;
-        let place = self.discovery.find(server).await;
-        let url = url(&place.authority, &call)
-            .filter(|url| self.guard.allows_host(url))
-            .ok_or(RequestError::NoPublicAddress)?;
-        let mut request = self
-            .http
-            .request(call.method.clone(), url.clone())
-            .header(header::HOST, place.host)
-            .timeout(call.timeout);
+        let slot = Arc::clone(slots).acquire_owned().await;
+        let slot = slot.expect("the semaphores are never closed");
+        let deadline = Instant::now() + call.timeout;
+        let exchange = async {
+            let host = self.discovery.host(server).await;
+            let request = self.request(server, &host, &call)?;
+            let response = self.http.request(request).await;
+            let response = response.map_err(TransportError::Http)?;
+            let status = response.status();
+            if status.is_success() {
+                return Ok(response.into_body());
+            }
+            Err(RequestError::Refused {
+                status: status.as_u16(),
+                errcode: errcode(response.into_body()).await,
+            })
+        };
+        let body = tokio::time::timeout_at(deadline, exchange)
+            .await
+            .unwrap_or(Err(RequestError::Unreachable(TransportError::Timeout)))?;
+        Ok(Answer {
+            body,
+            left: call.limit,
+            deadline,
+            _slot: slot,
+        })
+    }
+
+    fn request(
+        &self,
+        server: &ServerName,
+        host: &ServerName,
+        call: &Call<'_>,
+    ) -> Result<Request<Full<Bytes>>, RequestError> {
+        let target = target(call);
+        let uri = Uri::try_from(format!("https://{host}{target}"));
+        let uri = uri.map_err(|_| RequestError::NoPublicAddress)?;
+        let mut request = Request::builder()
+            .method(call.method)
+            .uri(uri)
+            // As it stands: the client would leave out a port that is the scheme's own.
+            .header(header::HOST, host.as_str())
+            .header(header::USER_AGENT, USER_AGENT);
+        if self.dialer.open() > KEPT_OPEN {
+            request = request.header(header::CONNECTION, "close");
+        }
         if call.signed {
-            let uri = &url[url::Position::BeforePath..url::Position::AfterQuery];
             let signed = Signed {
                 method: call.method.as_str(),
-                uri,
+                uri: &target,
                 content: call.content,
             };
             let authorization = signed
@@ -214,57 +300,44 @@ impl Client {
             value.set_sensitive(true);
             request = request.header(header::AUTHORIZATION, value);
         }
-        if let Some(content) = call.content {
-            request = request.json(content);
+        let body = call.content.map_or_else(Bytes::new, |content| {
+            serde_json::to_vec(content)
+                .expect("a value has only strings as keys")
+                .into()
+        });
+        if call.content.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        let response = request.send().await.map_err(RequestError::Unreachable)?;
-        let status = response.status();
-        if status.is_success() {
-            return read_body(response, call.limit).await;
-        }
-        #[derive(Deserialize)]
-        struct Refusal {
-            errcode: String,
-        }
-        let errcode = read_body(response, REFUSAL_LIMIT)
-            .await
-            .ok()
-            .and_then(|body| serde_json::from_slice::<Refusal>(&body).ok())
-            .map_or_else(String::new, |refusal| refusal.errcode);
-        Err(RequestError::Refused {
-            status: status.as_u16(),
-            errcode,
-        })
+        let request = request.body(Full::new(body));
+        Ok(request.expect("a server name is a valid header"))
     }
 }
 
-/// Reads an answer of at most `limit` bytes.
-pub(crate) async fn read_body(
-    mut response: reqwest::Response,
-    limit: usize,
-) -> Result<Bytes, RequestError> {
-    let announced = response.content_length().unwrap_or(0);
-    if announced > limit as u64 {
-        return Err(RequestError::TooLarge);
+/// The error code of a refusal; empty if there is none.
+async fn errcode(body: Incoming) -> String {
+    #[derive(Deserialize)]
+    struct Refusal {
+        errcode: String,
     }
-    let mut body = Vec::with_capacity(announced as usize);
-    while let Some(chunk) = response.chunk().await.map_err(RequestError::Unreachable)? {
-        if body.len() + chunk.len() > limit {
-            return Err(RequestError::TooLarge);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body.into())
+    read_body(body, REFUSAL_LIMIT)
+        .await
+        .ok()
+        .and_then(|body: Bytes| serde_json::from_slice::<Refusal>(&body).ok())
+        .map_or_else(String::new, |refusal| refusal.errcode)
 }
 
-/// The URL of a request.
-fn url(authority: &str, call: &Call<'_>) -> Option<Url> {
-    let mut url = Url::parse(&format!("https://{authority}/")).ok()?;
-    url.path_segments_mut().ok()?.clear().extend(call.path);
+/// Path and query of a request.
+fn target(call: &Call<'_>) -> String {
+    // The host stands in for one; what is wanted is how its path is encoded.
+    let mut url = Url::parse("https://server.invalid/").expect("it is a URL");
+    url.path_segments_mut()
+        .expect("the scheme has paths")
+        .clear()
+        .extend(call.path);
     if !call.query.is_empty() {
         url.query_pairs_mut().extend_pairs(call.query);
     }
-    Some(url)
+    url[url::Position::BeforePath..url::Position::AfterQuery].to_owned()
 }
 
 #[cfg(test)]
@@ -282,10 +355,9 @@ mod tests {
             limit: 1,
             timeout: Duration::ZERO,
         };
-        let url = url("example.org:8448", &call).expect("a URL");
         assert_eq!(
-            url.as_str(),
-            "https://example.org:8448/_matrix/federation/v1/state_ids/!a%2Fb%3Fc:d?event_id=%24e%2Bf%26g"
+            target(&call),
+            "/_matrix/federation/v1/state_ids/!a%2Fb%3Fc:d?event_id=%24e%2Bf%26g"
         );
     }
 }

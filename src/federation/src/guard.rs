@@ -1,24 +1,17 @@
 //! Which addresses this server connects to.
 //!
 //! The names of other servers come from strangers. Whoever controls a name controls what it resolves to, so the
-//! addresses are checked after they were looked up, on every connection and every redirect.
+//! addresses are checked after they were looked up, on every connection, also of a redirect: the connector asks here and
+//! there is no other way to a socket.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use myelin_config::Network;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// Public addresses, and those the operator allows besides.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Guard {
     allowed: Vec<Network>,
-}
-
-/// The name leads nowhere this server connects to.
-#[derive(Debug, thiserror::Error)]
-#[error("{name} has no public address")]
-struct NoPublicAddress {
-    name: String,
 }
 
 impl Guard {
@@ -29,31 +22,6 @@ impl Guard {
     /// Whether this server connects to `ip`.
     pub(crate) fn allows(&self, ip: IpAddr) -> bool {
         is_public(ip) || self.allowed.iter().any(|network| network.contains(ip))
-    }
-
-    /// Whether the host of `url` is a name, which is checked once it is resolved, or an address that is allowed.
-    pub(crate) fn allows_host(&self, url: &url::Url) -> bool {
-        match url.host() {
-            Some(url::Host::Domain(_)) => true,
-            Some(url::Host::Ipv4(ip)) => self.allows(ip.into()),
-            Some(url::Host::Ipv6(ip)) => self.allows(ip.into()),
-            None => false,
-        }
-    }
-}
-
-impl Resolve for Guard {
-    fn resolve(&self, name: Name) -> Resolving {
-        let guard = self.clone();
-        Box::pin(async move {
-            let name = name.as_str().to_owned();
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<SocketAddr> = found.filter(|found| guard.allows(found.ip())).collect();
-            if allowed.is_empty() {
-                return Err(NoPublicAddress { name }.into());
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
-        })
     }
 }
 
@@ -158,22 +126,5 @@ mod tests {
         let guard = Guard::new(vec!["172.16.0.0/12".parse().expect("a network")]);
         assert!(guard.allows(IpAddr::from([172, 17, 0, 1])));
         assert!(!guard.allows(IpAddr::from([127, 0, 0, 1])));
-        let url = |text: &str| url::Url::parse(text).expect("a URL");
-        assert!(guard.allows_host(&url("https://172.18.0.2:8448/")));
-        assert!(guard.allows_host(&url("https://example.org/")));
-        assert!(!guard.allows_host(&url("https://[::1]/")));
-        assert!(!guard.allows_host(&url("https://0x7f000001/")));
-    }
-
-    #[tokio::test]
-    async fn names_of_the_machine_itself_lead_nowhere() {
-        let name = "localhost".parse().expect("a name");
-        assert!(Guard::default().resolve(name).await.is_err());
-        let name = "localhost".parse().expect("a name");
-        let guard = Guard::new(vec![
-            "127.0.0.0/8".parse().expect("a network"),
-            "::1".parse().expect("an address"),
-        ]);
-        assert!(guard.resolve(name).await.is_ok());
     }
 }

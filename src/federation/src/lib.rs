@@ -8,7 +8,9 @@
 
 pub mod auth;
 mod client;
+mod connect;
 mod discovery;
+mod dns;
 mod fetch;
 mod flights;
 mod guard;
@@ -19,6 +21,8 @@ mod query;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod transport;
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
@@ -32,10 +36,15 @@ use ruma::{OwnedServerName, ServerName};
 use tokio_util::task::TaskTracker;
 
 use auth::{Authorization, Signed};
-pub use client::{ClientError, RequestError};
+pub use client::RequestError;
+pub use connect::ConnectError;
+use discovery::route::Ports;
+pub use dns::DnsError;
 pub use inbound::{MAX_EDUS, MAX_PDUS, Transaction, TransactionError};
 pub use keys::KeyError;
 pub use query::{LookUpProfileError, QueryError, ResolveAliasError, ResolvedAlias};
+pub use tls::ClientError;
+pub use transport::TransportError;
 
 /// Everything that has to do with other servers. Cheap to clone; every clone is the same.
 #[derive(Clone)]
@@ -105,6 +114,16 @@ pub enum AuthError {
 impl Federation {
     /// Reads the certificate files, so not to be called on an async thread that must not block for long.
     pub fn new(settings: &Settings, parts: Parts) -> Result<Federation, ClientError> {
+        Self::within(settings, parts, dns::Dns::system(), Ports::default())
+    }
+
+    /// The same, with names looked up so, and servers answering at these ports.
+    fn within(
+        settings: &Settings,
+        parts: Parts,
+        dns: dns::Dns,
+        ports: Ports,
+    ) -> Result<Federation, ClientError> {
         let Parts {
             server_name,
             signer,
@@ -114,14 +133,17 @@ impl Federation {
             clock,
             random,
         } = parts;
-        let client = Arc::new(client::Client::new(
-            settings.enabled,
-            server_name.clone(),
-            Arc::clone(&signer),
-            Arc::clone(&clock),
-            guard::Guard::new(settings.allow_private_addresses.clone()),
-            &settings.ca_certificates,
-        )?);
+        let client = Arc::new(client::Client::new(client::ClientParts {
+            enabled: settings.enabled,
+            origin: server_name.clone(),
+            signer: Arc::clone(&signer),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+            guard: guard::Guard::new(settings.allow_private_addresses.clone()),
+            dns,
+            tls: tls::client_config(&settings.ca_certificates)?,
+            ports,
+        }));
         Ok(Federation(Arc::new(Inner {
             enabled: settings.enabled,
             server_name,

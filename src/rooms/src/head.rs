@@ -11,6 +11,7 @@ use myelin_rules::{
 };
 use myelin_state::Root;
 use myelin_types::EventNum;
+use ruma::OwnedUserId;
 
 use crate::event::Event;
 
@@ -158,6 +159,22 @@ impl RoomState {
     /// The power levels in force.
     pub(crate) fn levels(&self) -> Option<&PowerLevels> {
         self.levels.as_ref()
+    }
+
+    /// The room's creators, and the users that its power levels name.
+    pub(crate) fn users_with_levels(&self) -> Vec<OwnedUserId> {
+        let mut users: Vec<String> = Vec::new();
+        if let Some(create) = self.create_content() {
+            users.extend(create.creator);
+            users.extend(create.additional_creators);
+        }
+        let levels = self.kept("m.room.power_levels");
+        let named = levels.and_then(|levels| levels.content().get("users")?.as_object());
+        users.extend(named.into_iter().flat_map(|users| users.keys().cloned()));
+        users
+            .into_iter()
+            .filter_map(|user| OwnedUserId::try_from(user).ok())
+            .collect()
     }
 
     /// Whether a user may send state of this type. Says nothing about membership.

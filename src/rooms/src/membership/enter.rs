@@ -6,9 +6,9 @@ use myelin_store::{Scan, StoreError};
 use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId};
 use serde_json::Value;
 
-use super::{Enter, Invite, InviteError, JoinError, KnockError, content};
+use super::{Enter, Invite, InviteError, JoinError, KnockError, content, entering};
 use crate::{
-    AppendError, Failure, JsonObject, Rooms, error::LockError, head::membership_of,
+    Failure, JsonObject, Rooms, error::LockError, head::membership_of,
     pipeline::RoomGuard,
 };
 
@@ -37,8 +37,9 @@ impl Rooms {
         .await
     }
 
-    /// Joins a room (`POST /rooms/{roomId}/join`). Joining twice is one join: the first event's id is answered.
-    pub async fn join(&self, mut request: Enter) -> Result<OwnedEventId, JoinError> {
+    /// Joins a room (`POST /rooms/{roomId}/join`), if that can be done without other servers. Joining twice is one join: the
+    /// first event's id is answered.
+    pub async fn join(&self, request: Enter) -> Result<OwnedEventId, JoinError> {
         let rooms = self.clone();
         self.run(async move {
             let guard = rooms.lock_known(&request.room_id).await?;
@@ -47,18 +48,21 @@ impl Rooms {
             {
                 return Ok(guard.already(&member)?.durable().await?);
             }
-            let content = request.content(Stored::Join);
-            Ok(guard.join(&request.user, content).await?)
+            if !guard.knows_the_present().await? {
+                return Err(JoinError::NotResident);
+            }
+            let content = entering(&request, Stored::Join);
+            guard.join(&request.user, content).await
         })
         .await
     }
 
     /// Knocks on a room (`POST /knock/{roomIdOrAlias}`).
-    pub async fn knock(&self, mut request: Enter) -> Result<OwnedEventId, KnockError> {
+    pub async fn knock(&self, request: Enter) -> Result<OwnedEventId, KnockError> {
         let rooms = self.clone();
         self.run(async move {
             let guard = rooms.lock_known(&request.room_id).await?;
-            let content = request.content(Stored::Knock);
+            let content = entering(&request, Stored::Knock);
             let sent = guard
                 .send_member(&request.user, &request.user, content)
                 .await?;
@@ -67,12 +71,17 @@ impl Rooms {
         .await
     }
 
-    /// The guard of a room, if this server knows it.
+    /// The guard of a room, if this server knows its history. A room that it knows only from outside, because somebody was
+    /// invited to it, is none.
     pub(crate) async fn lock_known(&self, room_id: &RoomId) -> Result<RoomGuard, LockError> {
-        match self.find_now(room_id).await? {
-            Some(handle) => Ok(self.lock(&handle).await?),
-            None => Err(LockError::RoomNotFound),
+        let Some(handle) = self.find_now(room_id).await? else {
+            return Err(LockError::RoomNotFound);
+        };
+        let guard = self.lock(&handle).await?;
+        if guard.state().head.is_none() {
+            return Err(LockError::RoomNotFound);
         }
+        Ok(guard)
     }
 }
 
@@ -97,7 +106,7 @@ impl RoomGuard {
         self,
         user: &UserId,
         mut content: JsonObject,
-    ) -> Result<OwnedEventId, AppendError> {
+    ) -> Result<OwnedEventId, JoinError> {
         content.remove("join_authorised_via_users_server");
         if let Some(authoriser) = self.authoriser(user).await? {
             content.insert(
@@ -109,9 +118,19 @@ impl RoomGuard {
         Ok(sent.durable().await?)
     }
 
+    /// Whether what this server has of the room is the room as it is: one of its users is in it, or nobody at all is.
+    async fn knows_the_present(&self) -> Result<bool, Failure> {
+        if self.state().head.as_ref().is_none_or(|head| head.joined == 0) {
+            return Ok(true);
+        }
+        let (rooms, room) = (self.rooms.clone(), self.num());
+        let read = move |view: &View| rooms.is_resident(view, room);
+        Ok(self.rooms.0.store.read(read).await?)
+    }
+
     /// The local member in whose name a user is let in because of his membership of another room; none if that is not
-    /// needed or not possible, which the rules then decide.
-    async fn authoriser(&self, user: &UserId) -> Result<Option<OwnedUserId>, Failure> {
+    /// needed, or if he is not let in, which the rules then say.
+    async fn authoriser(&self, user: &UserId) -> Result<Option<OwnedUserId>, JoinError> {
         if !matches!(
             self.state().join_rule(),
             JoinRule::Restricted | JoinRule::KnockRestricted
@@ -121,12 +140,18 @@ impl RoomGuard {
         let member = self.member(user).await?;
         if matches!(
             membership_of(member.as_ref()),
-            Membership::Join | Membership::Invite
-        ) || self.is_member_of_allowed(user).await? != Some(true)
-        {
+            Membership::Join | Membership::Invite | Membership::Ban
+        ) {
             return Ok(None);
         }
-        self.inviter().await
+        match self.is_member_of_allowed(user).await? {
+            None => Err(JoinError::UnableToAuthorise),
+            Some(false) => Ok(None),
+            Some(true) => match self.inviter().await? {
+                Some(user) => Ok(Some(user)),
+                None => Err(JoinError::UnableToGrant),
+            },
+        }
     }
 
     /// Whether a user is joined to one of the rooms that the join rules allow. Only rooms that this server is in can
@@ -181,7 +206,7 @@ impl RoomGuard {
         let may_invite = move |user: &UserId| {
             rooms.is_local(user) && levels.user(user.as_str()) >= levels.invite()
         };
-        for user in self.users_with_levels() {
+        for user in self.state().users_with_levels() {
             if may_invite(&user)
                 && membership_of(self.member(&user).await?.as_ref()) == Membership::Join
             {
@@ -212,21 +237,5 @@ impl RoomGuard {
             }
             _ => Ok(None),
         }
-    }
-
-    /// The room's creators, and the users that its power levels name.
-    fn users_with_levels(&self) -> Vec<OwnedUserId> {
-        let mut users: Vec<String> = Vec::new();
-        if let Some(create) = self.state().create_content() {
-            users.extend(create.creator);
-            users.extend(create.additional_creators);
-        }
-        let levels = self.state().kept_event("m.room.power_levels");
-        let named = levels.and_then(|event| event.pdu.content().get("users")?.as_object());
-        users.extend(named.into_iter().flat_map(|users| users.keys().cloned()));
-        users
-            .into_iter()
-            .filter_map(|user| OwnedUserId::try_from(user).ok())
-            .collect()
     }
 }

@@ -55,6 +55,15 @@ pub enum JoinError {
     /// The server does not know the room (`M_NOT_FOUND`).
     #[error("the room is not known")]
     RoomNotFound,
+    /// None of this server's users is in the room, while others are: what the server knows of it may be long past.
+    #[error("the server is not in the room")]
+    NotResident,
+    /// Whether the user may join can only be judged by a server that is in one of the rooms whose members may.
+    #[error("this server cannot tell whether the user is in a room that lets him in")]
+    UnableToAuthorise,
+    /// The user could be let in, but nobody here has the power to.
+    #[error("no user of this server can let the user in")]
+    UnableToGrant,
     /// The event could not be appended; `Forbidden` when the join rules refuse it.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -210,19 +219,15 @@ pub(crate) fn content(
     content
 }
 
-impl Enter {
-    fn content(&mut self, membership: Membership) -> JsonObject {
-        let mut content = std::mem::take(&mut self.extra);
-        for key in profile::OF_THE_EVENT {
-            content.remove(key);
-        }
-        content.extend(self::content(
-            membership,
-            Some(&self.profile),
-            self.reason.as_deref(),
-        ));
-        content
+/// The content of the membership event of a user who wants to get in.
+pub(crate) fn entering(request: &Enter, membership: Membership) -> JsonObject {
+    let mut entering = request.extra.clone();
+    for key in profile::OF_THE_EVENT {
+        entering.remove(key);
     }
+    let (profile, reason) = (&request.profile, request.reason.as_deref());
+    entering.extend(content(membership, Some(profile), reason));
+    entering
 }
 
 /// What became of a state event that was to be sent.

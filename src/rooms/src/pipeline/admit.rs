@@ -14,7 +14,8 @@ use myelin_data::{
 use myelin_rules::{Membership, Pdu};
 use myelin_state::Root;
 use myelin_store::{Scan, StoreError, View};
-use myelin_types::{EventNum, Pos};
+use myelin_types::{EventNum, Pos, UserNum};
+use ruma::OwnedUserId;
 
 use super::{
     append::{Advance, count, stored, traits_of, user_id},
@@ -133,7 +134,7 @@ impl RoomGuard {
     }
 
     /// Makes an event readable for those that follow in the batch.
-    fn remember(&mut self, event: &Arc<Event>) {
+    pub(super) fn remember(&mut self, event: &Arc<Event>) {
         Arc::make_mut(&mut self.admitted).insert(event.header.event_id.clone(), Arc::clone(event));
         if event.pdu.state_key().is_some() {
             self.layers.newest().replace(event);
@@ -141,7 +142,7 @@ impl RoomGuard {
     }
 
     /// Writes the rows of an event that stands in no timeline.
-    fn put_event(&mut self, event: &Event) {
+    pub(super) fn put_event(&mut self, event: &Event) {
         self.batch
             .put::<Events>(&(event.room, event.num), &event.record());
         self.batch.put::<EventIds>(
@@ -165,29 +166,39 @@ impl RoomGuard {
         self.remember(&event);
 
         let kept = self.kept_of(current).await?;
-        for (before, after) in self.members_moved(old, current).await? {
-            match after {
-                Some(after) => {
-                    let id = user_id(after.pdu.state_key().unwrap_or_default())?;
-                    let user = self
-                        .rooms
-                        .0
-                        .interner
-                        .user(&id)
-                        .await
-                        .map_err(Failure::from)?;
+        self.move_members(old, current, place).await?;
+        self.write(&event, place, Advance::Merge { past, kept });
+        Ok(event)
+    }
+
+    /// The rows that follow from the memberships in which the current state differs from the one before.
+    pub(super) async fn move_members(
+        &mut self,
+        old: Root,
+        new: Root,
+        place: Place,
+    ) -> Result<(), AppendError> {
+        let mut moved = Vec::new();
+        let mut ids: Vec<OwnedUserId> = Vec::new();
+        for (before, after) in self.members_moved(old, new).await? {
+            if let Some(event) = after.as_ref().or(before.as_ref()) {
+                ids.push(user_id(event.pdu.state_key().unwrap_or_default())?);
+                moved.push((before, after));
+            }
+        }
+        let nums = self.rooms.0.interner.users(&ids).await;
+        let nums = nums.map_err(Failure::from)?;
+        for (((before, after), id), user) in moved.into_iter().zip(ids).zip(nums) {
+            match (before, after) {
+                (before, Some(after)) => {
                     self.set_membership(&after, place, before.as_ref(), &id, user)
                         .await?;
                 }
-                None => {
-                    if let Some(before) = before {
-                        self.lose_membership(&before, place).await?;
-                    }
-                }
+                (Some(before), None) => self.lose_membership(&before, user, place),
+                (None, None) => {}
             }
         }
-        self.write(&event, place, Advance::Merge { past, kept });
-        Ok(event)
+        Ok(())
     }
 
     /// Puts an event where it was missing. The room's present does not change by it.
@@ -271,16 +282,8 @@ impl RoomGuard {
     }
 
     /// The rows that follow when the current state has no membership of a user any more.
-    async fn lose_membership(&mut self, before: &Event, place: Place) -> Result<(), AppendError> {
+    fn lose_membership(&mut self, before: &Event, user: UserNum, place: Place) {
         let room = self.num();
-        let id = user_id(before.pdu.state_key().unwrap_or_default())?;
-        let user = self
-            .rooms
-            .0
-            .interner
-            .user(&id)
-            .await
-            .map_err(Failure::from)?;
         let membership = Membership::of(&before.pdu);
         self.batch
             .delete::<RoomMembers>(&(room, stored(membership), user));
@@ -314,6 +317,5 @@ impl RoomGuard {
             },
         );
         self.batch.touch(Changed::User(user).into());
-        Ok(())
     }
 }

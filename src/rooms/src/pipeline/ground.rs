@@ -145,13 +145,26 @@ impl RoomGuard {
         let read = move |view: &View| {
             let nodes = ground.layers.over(ground.rooms.nodes(view, ground.room));
             let changes = myelin_state::diff(&nodes, old, new).map_err(tree_error)?;
-            let mut moved = Vec::new();
-            for change in changes.into_iter().filter(|change| change.key.is_member()) {
-                let event =
-                    |num: Option<EventNum>| num.map(|num| ground.by_num(view, num)).transpose();
-                moved.push((event(change.old)?, event(change.new)?));
-            }
-            Ok::<_, StoreError>(moved)
+            let changes = changes.into_iter().filter(|change| change.key.is_member());
+            let (old, new): (Vec<_>, Vec<_>) =
+                changes.map(|change| (change.old, change.new)).unzip();
+            let mut events = |nums: Vec<Option<EventNum>>| {
+                let present: Vec<EventNum> = nums.iter().flatten().copied().collect();
+                let found = ground
+                    .layers
+                    .events(&ground.rooms, view, ground.room, &present)?;
+                let mut found = found.into_iter();
+                nums.into_iter()
+                    .map(|num| match num {
+                        Some(_) => match found.next().flatten() {
+                            Some(event) => Ok(Some(event)),
+                            None => Err(StoreError::Missing("events")),
+                        },
+                        None => Ok(None),
+                    })
+                    .collect::<Result<Vec<_>, StoreError>>()
+            };
+            Ok::<_, StoreError>(events(old)?.into_iter().zip(events(new)?).collect())
         };
         Ok(self.rooms.0.store.read(read).await?)
     }
@@ -182,11 +195,6 @@ impl Ground {
             }
         }
         Ok(numbers)
-    }
-
-    fn by_num(&self, view: &View, num: EventNum) -> Result<Arc<Event>, StoreError> {
-        let mut found = self.layers.events(&self.rooms, view, self.room, &[num])?;
-        found.pop().flatten().ok_or(StoreError::Missing("events"))
     }
 
     fn entry(

@@ -16,7 +16,7 @@ use myelin_data::{
     unread::{Notable, Notables, RedactedPlaces},
 };
 use myelin_state::Root;
-use myelin_store::{Batch, Commit, StoreError, Table, View};
+use myelin_store::{Batch, Commit, StoreError, View};
 use myelin_types::{Pos, RoomNum, UserNum};
 use ruma::UserId;
 use tokio::sync::OwnedMutexGuard;
@@ -120,15 +120,15 @@ impl Rooms {
     }
 }
 
-/// The state of a room as a view has it.
+/// The state of a room as a view has it; an empty one for a room that is known only from outside.
 pub(crate) fn stored_state(
     rooms: &Rooms,
     view: &View,
     handle: &RoomHandle,
 ) -> Result<RoomState, StoreError> {
-    let head = view
-        .get::<Heads>(&handle.num)?
-        .ok_or(StoreError::Missing(Heads::NAME))?;
+    let Some(head) = view.get::<Heads>(&handle.num)? else {
+        return Ok(RoomState::empty());
+    };
     let kept = kept_events(rooms, view, handle.num, &Layers::default(), head.root())?;
     let nums: Vec<_> = head.extremities.iter().map(|(num, _)| *num).collect();
     let tips = rooms

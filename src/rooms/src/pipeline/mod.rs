@@ -16,12 +16,13 @@ mod append;
 mod ground;
 mod guard;
 mod layer;
+mod restart;
 mod servers;
 mod slots;
 mod traits;
 
 pub(crate) use admit::{Admission, Spot};
 pub(crate) use append::Draft;
-pub(crate) use guard::{Queued, RoomGuard};
+pub(crate) use guard::{Queued, RoomGuard, stored_state};
 pub(crate) use slots::Slots;
 pub use traits::NOTIFYING_TYPES;

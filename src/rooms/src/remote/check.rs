@@ -1,9 +1,9 @@
 //! The checks that an event passes by itself: its format, its signatures, its content hash.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZero, sync::Arc};
 
 use myelin_rules::{
-    Pdu, Signer,
+    Pdu, RoomVersion, Signer,
     sign::{self, Verified, VerifyKey, VerifyKeys},
 };
 use ruma::OwnedServerName;
@@ -19,18 +19,57 @@ const MOST_BYTES: usize = 256 * 1024;
 /// Most signatures of one server that are looked at.
 const MOST_SIGNATURES: usize = 8;
 
+/// Fewest events that are worth a thread of their own.
+const LEAST_A_THREAD: usize = 32;
+
 /// Reads an event of a room.
 pub(super) fn parse(handle: &RoomHandle, json: &RawValue) -> Result<Pdu, ReceiveError> {
+    parse_in(handle.version, &handle.room.room_id, json)
+}
+
+/// Reads an event of the room with this version and id.
+pub(super) fn parse_in(
+    version: RoomVersion,
+    room_id: &str,
+    json: &RawValue,
+) -> Result<Pdu, ReceiveError> {
     let malformed = |text: &str| Err(ReceiveError::Malformed(text.to_owned()));
     if json.get().len() > MOST_BYTES {
         return malformed("it is too large");
     }
-    let pdu = Pdu::parse(handle.version, json.get().as_bytes())
+    let pdu = Pdu::parse(version, json.get().as_bytes())
         .map_err(|error| ReceiveError::Malformed(error.to_string()))?;
-    if pdu.room_id() != handle.room.room_id {
+    if pdu.room_id() != room_id {
         return malformed("it is of another room");
     }
     Ok(pdu)
+}
+
+/// Does something that takes the processor to each of many items, on as many threads as there are processors. The
+/// results are in the order of the items.
+pub(super) async fn on_all_cores<T, R>(
+    mut items: Vec<T>,
+    work: impl Fn(T) -> R + Send + Sync + 'static,
+) -> Result<Vec<R>, Failure>
+where
+    T: Send + 'static,
+    R: Send + 'static,
+{
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let share = items.len().div_ceil(threads).max(LEAST_A_THREAD);
+    let work = Arc::new(work);
+    let mut running = Vec::new();
+    while !items.is_empty() {
+        let rest = items.split_off(share.min(items.len()));
+        let (share, work) = (std::mem::replace(&mut items, rest), Arc::clone(&work));
+        let run = move || share.into_iter().map(&*work).collect::<Vec<R>>();
+        running.push(tokio::task::spawn_blocking(run));
+    }
+    let mut results = Vec::new();
+    for task in running {
+        results.extend(task.await.map_err(|_| Failure::CutShort)?);
+    }
+    Ok(results)
 }
 
 impl Rooms {
@@ -43,7 +82,8 @@ impl Rooms {
         if pdus.is_empty() {
             return Ok(Vec::new());
         }
-        let mut wanted: Vec<WantedKey> = pdus.iter().flat_map(wanted_keys).collect();
+        let wanted = on_all_cores(pdus.clone(), |pdu| wanted_keys(&pdu)).await?;
+        let mut wanted: Vec<WantedKey> = wanted.into_iter().flatten().collect();
         wanted.sort_unstable();
         wanted.dedup();
         wanted.retain(|key| key.server != self.0.server_name);
@@ -53,17 +93,12 @@ impl Rooms {
             fetch.keys(&wanted).await
         };
         add_own(&mut keys, &self.0.signer);
-        tokio::task::spawn_blocking(move || {
-            pdus.into_iter()
-                .map(|pdu| match sign::verify(&pdu, &keys) {
-                    Ok(Verified::Whole) => Ok(pdu),
-                    Ok(Verified::HashMismatch) => Ok(pdu.redacted()),
-                    Err(error) => Err(ReceiveError::BadSignature(error.to_string())),
-                })
-                .collect()
+        on_all_cores(pdus, move |pdu| match sign::verify(&pdu, &keys) {
+            Ok(Verified::Whole) => Ok(pdu),
+            Ok(Verified::HashMismatch) => Ok(pdu.redacted()),
+            Err(error) => Err(ReceiveError::BadSignature(error.to_string())),
         })
         .await
-        .map_err(|_| Failure::CutShort)
     }
 }
 

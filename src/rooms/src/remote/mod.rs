@@ -5,15 +5,20 @@
 
 mod acl;
 mod check;
+mod enter;
 mod fetch;
 mod gather;
 mod join;
 mod judge;
 mod order;
+mod outside;
 mod receive;
 mod serve;
+mod template;
 
+pub use enter::{EnterError, JoinAnswer};
 pub use fetch::{Fetch, FetchError, Fetching, MissingEvents, StateEvents, StateIds, WantedKey};
 pub use join::{AcceptJoin, AcceptJoinError, AcceptedJoin, JoinTemplate, MakeJoin, MakeJoinError};
 pub use receive::{Outcome, ReceiveError, Received};
 pub use serve::{ServeError, StateBefore};
+pub use template::{DraftError, Wanted};

@@ -8,11 +8,13 @@ use std::sync::OnceLock;
 
 use base64::Engine as _;
 use myelin_types::Millis;
+use serde_json::Value;
 
 use super::{Inner, ParseError, Pdu};
 use crate::{
     Object, RoomVersion, Signer, canonical,
     hash::{self, BASE64, BASE64_URL},
+    limits,
     members::ObjectWriter,
     redact,
     version::EventIdFormat,
@@ -45,6 +47,28 @@ impl EventRef {
             event_id: event_id.into(),
             hash: None,
         }
+    }
+}
+
+impl EventRef {
+    /// The reference that an entry of `prev_events` or `auth_events` is, in events of this version. None if it has not the
+    /// form of one.
+    pub fn from_entry(version: RoomVersion, entry: &Value) -> Option<Self> {
+        let (id, hash) = match (version.rules().event_id, entry) {
+            (EventIdFormat::Opaque, Value::Array(pair)) => {
+                let [Value::String(id), Value::Object(hashes)] = pair.as_slice() else {
+                    return None;
+                };
+                let hash = BASE64.decode(hashes.get("sha256")?.as_str()?).ok()?;
+                (id, Some(hash.try_into().ok()?))
+            }
+            (EventIdFormat::Base64 | EventIdFormat::UrlSafeBase64, Value::String(id)) => (id, None),
+            _ => return None,
+        };
+        limits::is_event_id(id).then(|| Self {
+            event_id: id.clone(),
+            hash,
+        })
     }
 }
 

@@ -15,6 +15,7 @@ mod fetch;
 mod flights;
 mod guard;
 mod inbound;
+pub mod join;
 mod keys;
 mod query;
 #[cfg(test)]
@@ -61,6 +62,7 @@ struct Inner {
     random: Arc<dyn Random>,
     inbound: inbound::Inbound,
     answers: query::Answers,
+    joining: join::Joining,
     tasks: TaskTracker,
 }
 
@@ -155,6 +157,7 @@ impl Federation {
             clock,
             random,
             inbound: inbound::Inbound::default(),
+            joining: join::Joining::default(),
             tasks: TaskTracker::new(),
         })))
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    AppendError, CanonicalAliasError, Failure, InviteError, JsonObject, Redact, RedactError, Rooms,
+    AppendError, CanonicalAliasError, Failure, InviteError, JoinError, JsonObject, Redact, RedactError, Rooms,
     TransactionId,
     aliases::{CANONICAL_ALIAS, listed_aliases, parse_alias},
     error::{failures_append, lock_errors},
@@ -76,6 +76,19 @@ failures_append!(SendError);
 impl From<StoreError> for SendError {
     fn from(error: StoreError) -> Self {
         Failure::from(error).into()
+    }
+}
+
+impl From<JoinError> for SendError {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::RoomNotFound => SendError::RoomNotFound,
+            // To join through other servers is what `join` is for.
+            JoinError::NotResident | JoinError::UnableToAuthorise | JoinError::UnableToGrant => {
+                SendError::Append(AppendError::Forbidden(error.to_string()))
+            }
+            JoinError::Append(error) => SendError::Append(error),
+        }
     }
 }
 

@@ -148,7 +148,7 @@ impl RoomGuard {
             let changes = changes.into_iter().filter(|change| change.key.is_member());
             let (old, new): (Vec<_>, Vec<_>) =
                 changes.map(|change| (change.old, change.new)).unzip();
-            let mut events = |nums: Vec<Option<EventNum>>| {
+            let events = |nums: Vec<Option<EventNum>>| {
                 let present: Vec<EventNum> = nums.iter().flatten().copied().collect();
                 let found = ground
                     .layers

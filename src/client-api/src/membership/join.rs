@@ -3,11 +3,12 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidjoin>
 
 use axum::extract::State;
-use myelin_accounts::{Accounts, Requester};
-use myelin_federation::Federation;
-use myelin_rooms::{Enter, JoinError, JsonObject, Rooms};
+use http::StatusCode;
+use myelin_accounts::Requester;
+use myelin_federation::{Federation, join::JoinError};
+use myelin_rooms::{Enter, JsonObject};
 use ruma::{
-    OwnedRoomId,
+    OwnedRoomId, OwnedServerName,
     api::{
         client::membership::{
             join_room_by_id::v3::{Request as ByIdOperation, Response as ByIdResponse},
@@ -16,44 +17,61 @@ use ruma::{
         error::ErrorKind,
     },
 };
+use serde_json::json;
 
 use super::resolve;
 use crate::{
     error::{Refusal, Result},
     extract::{Reply, Request},
-    shared::{no_such_room, profile, refuse_append},
+    shared::{no_such_room, profile, refuse_append, refuse_failure},
 };
 
 fn refuse(error: JoinError) -> Refusal {
     match error {
         JoinError::RoomNotFound => no_such_room(),
+        JoinError::Forbidden(reason) => Refusal::forbidden(reason),
+        JoinError::IncompatibleVersion(version) => {
+            let mut body = json!({
+                "errcode": "M_INCOMPATIBLE_ROOM_VERSION",
+                "error": "This server does not support the version of the room.",
+            });
+            if let Some(version) = version {
+                body["room_version"] = version.into();
+            }
+            Refusal::with_body(StatusCode::BAD_REQUEST, body)
+        }
         JoinError::Append(error) => refuse_append(error),
+        JoinError::NoAnswer(_) => Refusal::new(
+            StatusCode::BAD_GATEWAY,
+            ErrorKind::Unknown,
+            "None of the servers that may be in the room could let you in.",
+        ),
+        JoinError::Failure(failure) => refuse_failure(failure),
     }
 }
 
 /// Joins the room of an id.
 pub(crate) async fn join_by_id(
-    State(rooms): State<Rooms>,
-    State(accounts): State<Accounts>,
+    State(federation): State<Federation>,
     request: Request<ByIdOperation>,
 ) -> Result<Reply<ByIdResponse>> {
     let Request { body, caller, raw } = request;
     let extra = extra(&raw)?;
-    let room_id = enter(&rooms, &accounts, caller, body.room_id, body.reason, extra).await?;
+    let room_id = body.room_id;
+    let room_id = enter(&federation, caller, room_id, Vec::new(), body.reason, extra).await?;
     Ok(Reply(ByIdResponse::new(room_id)))
 }
 
 /// Joins the room of an id or alias.
 pub(crate) async fn join(
-    State(rooms): State<Rooms>,
     State(federation): State<Federation>,
-    State(accounts): State<Accounts>,
     request: Request<Operation>,
 ) -> Result<Reply<Response>> {
     let Request { body, caller, raw } = request;
-    let (room_id, _) = resolve(&federation, &body.room_id_or_alias).await?;
+    let (room_id, servers) = resolve(&federation, &body.room_id_or_alias).await?;
     let extra = extra(&raw)?;
-    let room_id = enter(&rooms, &accounts, caller, room_id, body.reason, extra).await?;
+    let via = body.via.into_iter().chain(servers).collect();
+    let room_id = enter(&federation, caller, room_id, via, body.reason, extra).await?;
     Ok(Reply(Response::new(room_id)))
 }
 
@@ -70,24 +88,22 @@ fn extra(body: &[u8]) -> Result<JsonObject> {
 }
 
 async fn enter(
-    rooms: &Rooms,
-    accounts: &Accounts,
+    federation: &Federation,
     caller: Requester,
     room_id: OwnedRoomId,
+    via: Vec<OwnedServerName>,
     reason: Option<String>,
     extra: JsonObject,
 ) -> Result<OwnedRoomId> {
-    let profile = profile(rooms, accounts, &caller.user_id).await?;
-    rooms
-        .join(Enter {
-            room_id: room_id.clone(),
-            user: caller.user_id,
-            profile,
-            reason,
-            extra,
-        })
-        .await
-        .map_err(refuse)?;
+    let profile = profile(federation.rooms(), federation.accounts(), &caller.user_id).await?;
+    let request = Enter {
+        room_id: room_id.clone(),
+        user: caller.user_id,
+        profile,
+        reason,
+        extra,
+    };
+    federation.join(request, via).await.map_err(refuse)?;
     Ok(room_id)
 }
 

@@ -42,9 +42,9 @@ pub enum JoinError {
     /// The room's rules refuse the user, or nobody who was asked could tell that they let him in (`M_FORBIDDEN`).
     #[error("{0}")]
     Forbidden(String),
-    /// The room has a version that this server does not support (`M_INCOMPATIBLE_ROOM_VERSION`).
+    /// The room has a version that this server does not support (`M_INCOMPATIBLE_ROOM_VERSION`): this one, if it was told.
     #[error("this server does not support the version of the room")]
-    IncompatibleVersion,
+    IncompatibleVersion(Option<String>),
     /// The event could not be built or appended here.
     #[error(transparent)]
     Append(AppendError),
@@ -82,7 +82,7 @@ impl Joining {
 enum Denial {
     /// By the rules of the room.
     Refused(String),
-    IncompatibleVersion,
+    IncompatibleVersion(Option<String>),
     /// It does not know the room.
     NotFound,
     /// It could not be asked, its answer was of no use, or it cannot judge.
@@ -94,7 +94,7 @@ impl Denial {
     fn of(error: RequestError) -> Self {
         match &error {
             RequestError::Refused { status, errcode } => match (*status, errcode.as_str()) {
-                (400, "M_INCOMPATIBLE_ROOM_VERSION") => Self::IncompatibleVersion,
+                (400, "M_INCOMPATIBLE_ROOM_VERSION") => Self::IncompatibleVersion(None),
                 (403, _) => Self::Refused("The room does not let this user in.".to_owned()),
                 (404, "M_NOT_FOUND") => Self::NotFound,
                 _ => Self::Useless(chain(&error)),
@@ -125,8 +125,10 @@ impl Federation {
         request: Enter,
         via: Vec<OwnedServerName>,
     ) -> Result<OwnedEventId, JoinError> {
-        if let Ok(event_id) = self.join_here(&request).await? {
-            return Ok(event_id);
+        match self.join_here(&request).await? {
+            Ok(event_id) => return Ok(event_id),
+            Err(reason) if !self.is_enabled() => return Err(reason),
+            Err(_) => {}
         }
         let _turn = self.0.joining.turn(&request.room_id).await;
         // Somebody may have entered it meanwhile.
@@ -136,7 +138,7 @@ impl Federation {
         };
         let candidates = self.candidates(&request, via).await?;
         let mut refusals = Vec::new();
-        let mut incompatible = false;
+        let mut incompatible: Option<Option<String>> = None;
         let mut useless = Vec::new();
         for server in candidates {
             let denial = match self.join_through(&server, &request).await {
@@ -148,7 +150,9 @@ impl Federation {
                     tracing::debug!(%server, room = %request.room_id, "join refused");
                     refusals.push(text);
                 }
-                Denial::IncompatibleVersion => incompatible = true,
+                Denial::IncompatibleVersion(version) => {
+                    incompatible = Some(incompatible.flatten().or(version));
+                }
                 Denial::NotFound => {
                     tracing::debug!(%server, room = %request.room_id, "room not known");
                 }
@@ -164,8 +168,8 @@ impl Federation {
         }
         Err(if let Some(text) = refusals.into_iter().next() {
             JoinError::Forbidden(text)
-        } else if incompatible {
-            JoinError::IncompatibleVersion
+        } else if let Some(version) = incompatible {
+            JoinError::IncompatibleVersion(version)
         } else if let Some(error) = useless.into_iter().next_back() {
             JoinError::NoAnswer(error)
         } else {
@@ -222,7 +226,7 @@ impl Federation {
         let draft = self.request_draft(server, room, user).await;
         let draft = draft.map_err(Denial::of)?;
         let Ok(version) = RoomVersion::from_str(&draft.room_version) else {
-            return Err(Denial::IncompatibleVersion);
+            return Err(Denial::IncompatibleVersion(Some(draft.room_version)));
         };
         let wanted = Wanted::join(request, version, server.to_owned());
         let join = self

@@ -19,6 +19,7 @@ mod reads;
 mod routes;
 mod send;
 mod send_join;
+mod send_join_v1;
 mod state;
 mod state_ids;
 #[cfg(test)]
@@ -52,6 +53,7 @@ fn routes() -> Routes {
         .operation::<discovery::get_server_version::v1::Request, _, _>(version::get)
         .operation::<membership::prepare_join_event::v1::Request, _, _>(make_join::get)
         .operation::<membership::create_join_event::v2::Request, _, _>(send_join::put)
+        .operation::<send_join_v1::Request, _, _>(send_join_v1::put)
         .operation::<transactions::send_transaction_message::v1::Request, _, _>(send::put)
         .operation::<reading::get_missing_events::v1::Request, _, _>(missing_events::post)
         .operation::<reading::get_room_state::v1::Request, _, _>(state::get)
@@ -92,7 +94,7 @@ mod tests {
             "/_matrix/federation/v1/version",
             "/_matrix/federation/v1/openid/userinfo",
         ];
-        assert_eq!(here.table.len(), 15);
+        assert_eq!(here.table.len(), 16);
         for route in &here.table {
             let is_public = public.contains(&route.path);
             assert_eq!(route.access == Access::Public, is_public, "{}", route.path);

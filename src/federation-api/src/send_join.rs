@@ -1,8 +1,6 @@
 //! `PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}`
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid>
-//!
-//! `omit_members` is a permission to leave members out, of which no use is made: the answer has all of the state.
 
 use std::sync::Arc;
 
@@ -42,25 +40,31 @@ pub(crate) async fn put(
     request: Request<Operation>,
 ) -> Result<Reply<Response>> {
     let Request { body, origin } = request;
+    let join = AcceptJoin {
+        room_id: body.room_id,
+        event_id: body.event_id,
+        pdu: body.pdu,
+        origin,
+        omit_members: body.omit_members,
+    };
+    let state = accept(&federation, join).await?;
+    Ok(Reply(Response::new(state)))
+}
+
+/// The same for every version of the endpoint.
+pub(crate) async fn accept(federation: &Federation, join: AcceptJoin) -> Result<RoomState> {
     let accepted = federation
         .rooms()
-        .accept_join(
-            Arc::new(federation.clone()),
-            AcceptJoin {
-                room_id: body.room_id,
-                event_id: body.event_id,
-                pdu: body.pdu,
-                origin,
-            },
-        )
+        .accept_join(Arc::new(federation.clone()), join)
         .await
         .map_err(refuse)?;
     let mut state = RoomState::new();
     state.event = Some(text(&accepted.event.pdu)?);
     state.state = texts(accepted.state.iter().map(|event| &event.pdu))?;
     state.auth_chain = texts(accepted.auth_chain.iter().map(|event| &event.pdu))?;
+    state.members_omitted = accepted.members_omitted;
     state.servers_in_room = Some(accepted.servers.iter().map(ToString::to_string).collect());
-    Ok(Reply(Response::new(state)))
+    Ok(state)
 }
 
 #[cfg(test)]
@@ -105,6 +109,24 @@ mod tests {
             );
         }
         assert!(here.is_joined(&room, CHARLIE).await);
+    }
+
+    #[tokio::test]
+    async fn memberships_are_left_out_when_they_may_be() {
+        let here = Here::new().await;
+        let room = here.public_room().await;
+        let join = here.join_of_charlie(&room).await;
+        let path = there_path("v2/send_join", &room, join.event_id());
+        let path = format!("{path}?omit_members=true");
+        let body: Value = serde_json::from_str(join.json()).expect("an event is JSON");
+        let answer = here.signed(Method::PUT, &path, Some(body)).await.ok();
+        assert_eq!(answer["members_omitted"], true);
+        assert_eq!(answer["servers_in_room"], json!(["here.example"]));
+        // The room has no name, so those stay after whom it is named.
+        let members = types(&answer["state"]);
+        let members = members.iter().filter(|name| **name == "m.room.member");
+        assert_eq!(members.count(), 1);
+        assert_eq!(answer["auth_chain"], json!([]));
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 mod backup;
 mod crash;
 mod federated;
+mod joins;
 mod listeners;
 mod pages;
 mod process;

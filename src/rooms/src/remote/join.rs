@@ -1,22 +1,20 @@
 //! Users of other servers who join through this one: `make_join` and `send_join`.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use myelin_data::rooms::{EventStatus, Membership as Stored};
 use myelin_rules::{Membership, Pdu, RoomVersion, auth::JoinRule};
-use myelin_store::{StoreError, View};
-use myelin_types::{EventNum, RoomNum};
+use myelin_types::EventNum;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
 use serde_json::{Value, value::RawValue};
 use thiserror::Error;
 
 use super::{Fetch, check, gather::is_settled, judge::Unjudged};
 use crate::{
-    AppendError, Event, Failure, JsonObject, RoomHandle, Rooms,
+    AppendError, Event, Failure, JsonObject, Rooms,
     head::membership_of,
     membership::{MEMBER, content},
     pipeline::{Admission, Draft, RoomGuard, Spot},
-    read::RoomView,
 };
 
 /// A request for the template of a join.
@@ -76,6 +74,8 @@ pub struct AcceptJoin {
     pub pdu: Box<RawValue>,
     /// The server that sends it.
     pub origin: OwnedServerName,
+    /// Whether memberships may be left out of the answer.
+    pub omit_members: bool,
 }
 
 /// What the joining server needs.
@@ -87,8 +87,10 @@ pub struct AcceptedJoin {
     pub event: Arc<Event>,
     /// `state`: the room's state before the join.
     pub state: Vec<Arc<Event>>,
-    /// `auth_chain` of the state.
+    /// `auth_chain` of the state and the join.
     pub auth_chain: Vec<Arc<Event>>,
+    /// `members_omitted`: whether most memberships are left out of the state, and what is in the state out of the chain.
+    pub members_omitted: bool,
     /// `servers_in_room`: those with joined users before the join.
     pub servers: Vec<OwnedServerName>,
 }
@@ -222,7 +224,7 @@ impl Rooms {
             let text = "the room does not let the user in".to_owned();
             return Err(AcceptJoinError::Forbidden(text));
         }
-        Ok(self.joined(handle, event).await?)
+        Ok(self.joined(handle, event, request.omit_members).await?)
     }
 
     /// Whether a user of this server is named as the one who lets the sender in.
@@ -232,72 +234,6 @@ impl Rooms {
             .and_then(Value::as_str)
             .and_then(|user| UserId::parse(user).ok());
         pdu.version().rules().restricted && user.is_some_and(|user| self.is_local(&user))
-    }
-
-    /// The answer to a join that was taken in.
-    async fn joined(&self, handle: RoomHandle, event: Arc<Event>) -> Result<AcceptedJoin, Failure> {
-        let (rooms, view) = (self.clone(), self.0.store.view());
-        tokio::task::spawn_blocking(move || {
-            let room = RoomView::open(&rooms, &view, handle.num)?;
-            let entries = room.state_entries(event.header.before())?;
-            let nums: Vec<EventNum> = entries.into_iter().map(|(_, num)| num).collect();
-            let state = room.events(&nums)?;
-            let mut servers = BTreeSet::new();
-            for member in state
-                .iter()
-                .filter(|event| event.pdu.event_type() == MEMBER)
-            {
-                if Membership::of(&member.pdu) == Membership::Join
-                    && let Some(user) = member.pdu.state_key()
-                    && let Ok(user) = UserId::parse(user)
-                {
-                    servers.insert(user.server_name().to_owned());
-                }
-            }
-            let roots: Vec<Arc<Event>> = state.iter().chain([&event]).cloned().collect();
-            let auth_chain = rooms.auth_chain(&view, handle.num, &roots)?;
-            Ok::<_, StoreError>(AcceptedJoin {
-                room_version: handle.version,
-                event,
-                state,
-                auth_chain,
-                servers: servers.into_iter().collect(),
-            })
-        })
-        .await
-        .map_err(|_| Failure::CutShort)?
-        .map_err(Failure::from)
-    }
-
-    /// The auth chain of some events: without them, unless they are in it.
-    pub(super) fn auth_chain(
-        &self,
-        view: &View,
-        room: RoomNum,
-        events: &[Arc<Event>],
-    ) -> Result<Vec<Arc<Event>>, StoreError> {
-        let mut seen: BTreeSet<String> = BTreeSet::new();
-        let mut chain = Vec::new();
-        let mut left: Vec<Arc<Event>> = events.to_vec();
-        while !left.is_empty() {
-            let ids: Vec<String> = left
-                .iter()
-                .flat_map(|event| event.pdu.auth_events())
-                .filter(|id| !seen.contains(*id))
-                .map(str::to_owned)
-                .collect();
-            let ids: Vec<String> = ids
-                .into_iter()
-                .filter(|id| seen.insert(id.clone()))
-                .collect();
-            left = self
-                .events_by_id(view, room, &ids)?
-                .into_iter()
-                .flatten()
-                .collect();
-            chain.extend(left.iter().cloned());
-        }
-        Ok(chain)
     }
 }
 

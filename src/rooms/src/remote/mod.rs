@@ -9,6 +9,7 @@ mod enter;
 mod fetch;
 mod gather;
 mod join;
+mod joined;
 mod judge;
 mod order;
 mod outside;

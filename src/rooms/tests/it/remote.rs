@@ -182,6 +182,7 @@ fn accept_join(room: &RoomId, pdu: &Pdu) -> AcceptJoin {
         event_id: id(pdu),
         pdu: raw(pdu),
         origin: owned_server_name!("there.org"),
+        omit_members: false,
     }
 }
 

@@ -15,7 +15,7 @@ use myelin_rules::{Membership, Pdu};
 use myelin_state::Root;
 use myelin_store::{Scan, StoreError, View};
 use myelin_types::{EventNum, Pos, UserNum};
-use ruma::OwnedUserId;
+use ruma::{OwnedUserId, UserId};
 
 use super::{
     append::{Advance, count, stored, traits_of, user_id},
@@ -194,7 +194,9 @@ impl RoomGuard {
                     self.set_membership(&after, place, before.as_ref(), &id, user)
                         .await?;
                 }
-                (Some(before), None) => self.lose_membership(&before, user, place),
+                (Some(before), None) => {
+                    self.lose_membership(&before, &id, user, place).await?;
+                }
                 (None, None) => {}
             }
         }
@@ -282,7 +284,13 @@ impl RoomGuard {
     }
 
     /// The rows that follow when the current state has no membership of a user any more.
-    fn lose_membership(&mut self, before: &Event, user: UserNum, place: Place) {
+    async fn lose_membership(
+        &mut self,
+        before: &Event,
+        id: &UserId,
+        user: UserNum,
+        place: Place,
+    ) -> Result<(), AppendError> {
         let room = self.num();
         let membership = Membership::of(&before.pdu);
         self.batch
@@ -317,5 +325,6 @@ impl RoomGuard {
             },
         );
         self.batch.touch(Changed::User(user).into());
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use myelin_data::rooms::{Membership as Stored, RoomMembers};
 use myelin_state::Root;
 use myelin_store::{Scan, StoreError, View};
 use myelin_types::{EventNum, RoomNum};
-use ruma::OwnedServerName;
+use ruma::{OwnedServerName, UserId};
 
 use super::AcceptedJoin;
 use crate::{Event, Failure, RoomHandle, Rooms, membership::MEMBER, read::RoomView};
@@ -135,17 +135,11 @@ fn heroes(room: &RoomView<'_>, state: Root, join: &Event) -> Result<Vec<EventNum
 
 /// The servers that were in the room without the join.
 fn servers(room: &RoomView<'_>, join: &Event) -> Result<Vec<OwnedServerName>, StoreError> {
-    let joined = Scan::prefix(&(room.num(), Stored::Join));
-    let users = room
-        .view()
-        .keys::<RoomMembers>(joined)
-        .map(|key| key.map(|(.., user)| user))
-        .filter(|user| user.as_ref().is_ok_and(|user| *user != join.header.sender))
-        .collect::<Result<Vec<_>, StoreError>>()?;
-    let ids = room.rooms().interner().user_ids(room.view(), &users)?;
-    let servers: BTreeSet<OwnedServerName> = ids
-        .iter()
-        .map(|user| user.server_name().to_owned())
-        .collect();
-    Ok(servers.into_iter().collect())
+    let rows = room.rooms().server_rows(room.view(), room.num())?;
+    let joining = UserId::parse(join.pdu.sender()).ok();
+    let joining = joining.as_ref().map(|user| user.server_name());
+    let present = rows
+        .into_iter()
+        .filter(|(name, row)| row.joined > u64::from(Some(&**name) == joining));
+    Ok(present.map(|(name, _)| name).collect())
 }

@@ -79,7 +79,11 @@ mod tests {
             let answer = put.ok();
             assert_eq!(answer[0], 200);
             assert_eq!(answer[1]["event"]["state_key"], CHARLIE);
-            assert!(answer[1]["state"].as_array().is_some_and(|state| state.len() > 3));
+            assert!(
+                answer[1]["state"]
+                    .as_array()
+                    .is_some_and(|state| state.len() > 3)
+            );
         }
         assert!(here.is_joined(&room, CHARLIE).await);
     }

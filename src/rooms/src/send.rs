@@ -8,8 +8,8 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    AppendError, CanonicalAliasError, Failure, InviteError, JoinError, JsonObject, Redact, RedactError, Rooms,
-    TransactionId,
+    AppendError, CanonicalAliasError, Failure, InviteError, JoinError, JsonObject, Redact,
+    RedactError, Rooms, TransactionId,
     aliases::{CANONICAL_ALIAS, listed_aliases, parse_alias},
     error::{failures_append, lock_errors},
     membership::{MEMBER, event_id},

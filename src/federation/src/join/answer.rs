@@ -549,7 +549,10 @@ mod tests {
             ("[200]", "it is a list without a number"),
             ("{}", "a list of events is missing"),
             (r#"{"state":[]}"#, "a list of events is missing"),
-            (r#"{"state":{},"auth_chain":[]}"#, "a list of events is none"),
+            (
+                r#"{"state":{},"auth_chain":[]}"#,
+                "a list of events is none",
+            ),
             (r#"{"state":[],"state":[]}"#, "a key is there twice"),
             (r#"{"state":[],"auth_chain":[],}"#, "a key is missing"),
             (r#"{"state":[{}{}],"auth_chain":[]}"#, "a comma is missing"),

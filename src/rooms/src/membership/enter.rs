@@ -8,8 +8,7 @@ use serde_json::Value;
 
 use super::{Enter, Invite, InviteError, JoinError, KnockError, content, entering};
 use crate::{
-    Failure, JsonObject, Rooms, error::LockError, head::membership_of,
-    pipeline::RoomGuard,
+    Failure, JsonObject, Rooms, error::LockError, head::membership_of, pipeline::RoomGuard,
 };
 
 /// How many members are looked at when one is sought who may let somebody in.
@@ -120,7 +119,12 @@ impl RoomGuard {
 
     /// Whether what this server has of the room is the room as it is: one of its users is in it, or nobody at all is.
     async fn knows_the_present(&self) -> Result<bool, Failure> {
-        if self.state().head.as_ref().is_none_or(|head| head.joined == 0) {
+        if self
+            .state()
+            .head
+            .as_ref()
+            .is_none_or(|head| head.joined == 0)
+        {
             return Ok(true);
         }
         let (rooms, room) = (self.rooms.clone(), self.num());

@@ -114,7 +114,11 @@ impl Rooms {
         let parse = move |json: Box<RawValue>| check::parse_in(version, id.as_str(), &json);
         let mut pdus = Vec::with_capacity(raw.len() + 1);
         let mut state_ids = Vec::with_capacity(states);
-        for (index, parsed) in check::on_all_cores(raw, parse).await?.into_iter().enumerate() {
+        for (index, parsed) in check::on_all_cores(raw, parse)
+            .await?
+            .into_iter()
+            .enumerate()
+        {
             match parsed {
                 Ok(pdu) => {
                     if index < states {
@@ -224,17 +228,27 @@ fn check_all(
             return untrusted("its state has an event that is none of a state");
         };
         let key = (pdu.event_type().to_owned(), state_key.to_owned());
-        if state.insert(key, id.clone()).is_some_and(|other| other != *id) {
+        if state
+            .insert(key, id.clone())
+            .is_some_and(|other| other != *id)
+        {
             return untrusted("its state has two events for one entry");
         }
     }
-    let create = state.get(&create_key()).and_then(|id| pdus.get(id)).cloned();
+    let create = state
+        .get(&create_key())
+        .and_then(|id| pdus.get(id))
+        .cloned();
     let Some(create) = create else {
         return untrusted("its state has no create event");
     };
     check_create(&create, version, room)?;
     let judged = judge(pdus, &create);
-    let known = |id: &str| judged.get(id).filter(|(_, status)| *status != EventStatus::Rejected);
+    let known = |id: &str| {
+        judged
+            .get(id)
+            .filter(|(_, status)| *status != EventStatus::Rejected)
+    };
     state.retain(|_, id| known(id).is_some());
     let mut by_itself = Vec::new();
     for id in join.auth_events() {
@@ -329,7 +343,10 @@ fn judge(pdus: HashMap<String, Pdu>, create: &Pdu) -> Judged {
             .collect();
         let status = match auth.map(|auth| authorise(&pdu, &auth, create)) {
             None => {
-                tracing::debug!(event_id = pdu.event_id(), "event without its auth events left out");
+                tracing::debug!(
+                    event_id = pdu.event_id(),
+                    "event without its auth events left out"
+                );
                 continue;
             }
             Some(Ok(())) => EventStatus::Outlier,

@@ -108,10 +108,7 @@ fn is_named(room: &RoomView<'_>, state: Root) -> Result<bool, StoreError> {
 /// The membership events of those after whom the room is named for somebody who joins: members and invited users, else
 /// those who were. Of the first that this server met, the ones whose membership is oldest.
 fn heroes(room: &RoomView<'_>, state: Root, join: &Event) -> Result<Vec<EventNum>, StoreError> {
-    for memberships in [
-        [Stored::Join, Stored::Invite],
-        [Stored::Leave, Stored::Ban],
-    ] {
+    for memberships in [[Stored::Join, Stored::Invite], [Stored::Leave, Stored::Ban]] {
         let mut found = Vec::new();
         for membership in memberships {
             let scan = Scan::prefix(&(room.num(), membership)).limit(MOST_CANDIDATES);

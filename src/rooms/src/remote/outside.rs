@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use myelin_data::{
     accounts::Number,
-    rooms::{
-        Membership as Stored, Room, RoomMembers, RoomNums, Rooms as RoomRows, UserRooms,
-    },
+    rooms::{Membership as Stored, Room, RoomMembers, RoomNums, Rooms as RoomRows, UserRooms},
 };
 use myelin_rules::RoomVersion;
 use myelin_store::{Batch, Scan, StoreError, View};
@@ -21,7 +19,11 @@ const MOST_MEMBERS: usize = 500;
 
 impl Rooms {
     /// The room of an id, numbered now if it was never met. The version is that of a room that is known already.
-    pub async fn meet(&self, room_id: &RoomId, version: RoomVersion) -> Result<RoomHandle, Failure> {
+    pub async fn meet(
+        &self,
+        room_id: &RoomId,
+        version: RoomVersion,
+    ) -> Result<RoomHandle, Failure> {
         if let Some(handle) = self.find_now(room_id).await? {
             return Ok(handle);
         }

@@ -2,7 +2,7 @@
 
 use myelin_data::rooms::{Membership as Stored, RoomMembers};
 use myelin_rules::{Membership, auth::JoinRule};
-use myelin_store::{Scan, StoreError};
+use myelin_store::{Scan, StoreError, View};
 use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId};
 use serde_json::Value;
 

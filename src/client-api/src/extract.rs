@@ -8,7 +8,6 @@ use axum::{
 };
 use http::request::Parts;
 use myelin_accounts::Requester;
-use myelin_types::UserNum;
 use ruma::api::{
     IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt,
     auth_scheme::{
@@ -49,12 +48,15 @@ pub(crate) trait Identify: AuthScheme {
     /// Who may call.
     const ACCESS: Access;
 
-    /// Proves who is calling; with the number of whoever is logged in, by whom the limits count.
+    /// Proves who is calling.
     fn identify(
         state: &AppState,
         request: &http::Request<()>,
         address: IpAddr,
-    ) -> impl Future<Output = Result<(Self::Caller, Option<UserNum>)>> + Send;
+    ) -> impl Future<Output = Result<Self::Caller>> + Send;
+
+    /// Whoever is logged in, by whom the limits count.
+    fn requester(caller: &Self::Caller) -> Option<&Requester>;
 }
 
 impl Identify for AccessToken {
@@ -66,11 +68,13 @@ impl Identify for AccessToken {
         state: &AppState,
         request: &http::Request<()>,
         address: IpAddr,
-    ) -> Result<(Requester, Option<UserNum>)> {
+    ) -> Result<Requester> {
         let token = Self::extract_authentication(request).map_err(|error| refuse_token(&error))?;
-        let requester = authenticate(state, &token, address).await?;
-        let user = requester.user;
-        Ok((requester, Some(user)))
+        authenticate(state, &token, address).await
+    }
+
+    fn requester(caller: &Requester) -> Option<&Requester> {
+        Some(caller)
     }
 }
 
@@ -83,14 +87,16 @@ impl Identify for AccessTokenOptional {
         state: &AppState,
         request: &http::Request<()>,
         address: IpAddr,
-    ) -> Result<(Option<Requester>, Option<UserNum>)> {
+    ) -> Result<Option<Requester>> {
         let token = Self::extract_authentication(request).map_err(|error| refuse_token(&error))?;
-        let Some(token) = token else {
-            return Ok((None, None));
-        };
-        let requester = authenticate(state, &token, address).await?;
-        let user = requester.user;
-        Ok((Some(requester), Some(user)))
+        match token {
+            Some(token) => authenticate(state, &token, address).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn requester(caller: &Option<Requester>) -> Option<&Requester> {
+        caller.as_ref()
     }
 }
 
@@ -106,8 +112,12 @@ macro_rules! anybody {
                 _: &AppState,
                 _: &http::Request<()>,
                 _: IpAddr,
-            ) -> Result<((), Option<UserNum>)> {
-                Ok(((), None))
+            ) -> Result<()> {
+                Ok(())
+            }
+
+            fn requester((): &()) -> Option<&Requester> {
+                None
             }
         })+
     };
@@ -275,12 +285,18 @@ async fn receive<A: Identify>(
     *head.uri_mut() = parts.uri;
     *head.headers_mut() = parts.headers;
 
-    let (caller, user) = A::identify(state, &head, address).await?;
-    let source = match (user, limit) {
+    let caller = A::identify(state, &head, address).await?;
+    let who = A::requester(&caller);
+    let source = match (who, limit) {
         (_, Limit::Login | Limit::Registration) | (None, _) => Source::of(address),
-        (Some(user), _) => Source::User(user),
+        (Some(who), _) => Source::User(who.user),
     };
     state.limiter.check(limit, source)?;
+    // What shows that somebody is there: everything that changes a room, or what is read of it.
+    if let (Some(who), Limit::Send | Limit::Invite | Limit::Join) = (who, limit) {
+        let presence = state.rooms.presence();
+        presence.acted(who.user, who.device_id.as_str());
+    }
 
     let body = read_body(body, state.max_body).await?;
     body::check(&body)?;

@@ -18,6 +18,7 @@ mod extract;
 mod filter;
 mod limiter;
 mod membership;
+mod presence;
 mod profile;
 mod push_rules;
 mod room;
@@ -96,6 +97,7 @@ fn routes() -> Routes {
         timeline::routes,
         directory::routes,
         ephemeral::routes,
+        presence::routes,
         sync::routes,
     ];
     families

@@ -4,7 +4,8 @@ use http::StatusCode;
 use myelin_accounts::{Accounts, Requester};
 use myelin_federation::ResolveAliasError;
 use myelin_rooms::{
-    AppendError, CanonicalAliasError, Failure, JsonObject, Profile, Rooms, TransactionId,
+    AppendError, CanonicalAliasError, Failure, JsonObject, PresenceState, Profile, Rooms,
+    TransactionId,
     read::{ReadError, Viewer},
     token::Token,
 };
@@ -80,6 +81,12 @@ pub(crate) fn refuse_read(error: ReadError) -> Refusal {
         ReadError::NotFound => Refusal::not_found("There is no such event, or you may not see it."),
         ReadError::Store(cause) => Refusal::internal(cause),
     }
+}
+
+/// A presence that a client names.
+pub(crate) fn presence_state(state: &ruma::presence::PresenceState) -> Result<PresenceState> {
+    PresenceState::parse(state.as_str())
+        .ok_or_else(|| Refusal::invalid("Presence is online, unavailable or offline."))
 }
 
 /// The caller, as the reading side knows him.

@@ -16,7 +16,7 @@ use myelin_accounts::{Accounts, HashCost, Settings};
 use myelin_config::{Config, RateLimits, RegistrationMode};
 use myelin_data::Interner;
 use myelin_federation::{Federation, Parts};
-use myelin_rooms::Rooms;
+use myelin_rooms::{PresenceOptions, Rooms};
 use myelin_rules::{RoomVersion, Signer, SigningKey};
 use myelin_store::Store;
 use myelin_sync::Sync;
@@ -39,6 +39,8 @@ pub(crate) struct Server {
     pub(crate) clock: Arc<MockClock>,
     /// Its database.
     pub(crate) store: Store,
+    /// Its rooms.
+    pub(crate) rooms: Rooms,
     config: Config,
     dir: TempDir,
 }
@@ -113,12 +115,13 @@ impl Server {
             router,
             clock,
             store,
+            rooms,
             config,
             dir,
             ..
         } = self;
         store.close();
-        drop((router, store));
+        drop((router, store, rooms));
         // Another seed, or it would hand out the same ids once more.
         let random = Arc::new(SeededRandom::new(2));
         // What was begun for a request that has its answer may hold the database a little longer.
@@ -157,6 +160,11 @@ impl Server {
             Arc::clone(&random),
             myelin_rooms::Options {
                 default_room_version,
+                presence: PresenceOptions {
+                    enabled: config.presence.enabled,
+                    max_room_members: config.presence.max_room_members,
+                    ..PresenceOptions::default()
+                },
                 ..myelin_rooms::Options::default()
             },
         );
@@ -187,7 +195,7 @@ impl Server {
         let state = AppState {
             sync: Sync::new(rooms.clone(), accounts.clone()),
             accounts,
-            rooms,
+            rooms: rooms.clone(),
             federation,
             about: Arc::new(About {
                 client_base_url: config.well_known.client.clone(),
@@ -206,6 +214,7 @@ impl Server {
             table,
             clock,
             store,
+            rooms,
             config,
             dir,
         }

@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use toml::{Table, Value};
 
 use crate::{
-    Accounts, Federation, Limits, Listen, Log, Metrics, RateLimits, Registration, Rooms, Server,
-    WellKnown,
+    Accounts, Federation, Limits, Listen, Log, Metrics, Presence, RateLimits, Registration, Rooms,
+    Server, WellKnown,
     macros::{Section, SectionDoc},
 };
 
 /// Every section in the order of the file.
-pub(crate) const SECTIONS: [SectionDoc; 11] = [
+pub(crate) const SECTIONS: [SectionDoc; 12] = [
     Server::DOC,
     Listen::DOC,
     Registration::DOC,
@@ -20,6 +20,7 @@ pub(crate) const SECTIONS: [SectionDoc; 11] = [
     RateLimits::DOC,
     Limits::DOC,
     Federation::DOC,
+    Presence::DOC,
     WellKnown::DOC,
     Log::DOC,
     Metrics::DOC,
@@ -85,6 +86,7 @@ fn defaults_of(section: &str) -> Table {
         "rate_limits" => printed::<RateLimits>(Table::new()),
         "limits" => printed::<Limits>(Table::new()),
         "federation" => printed::<Federation>(Table::new()),
+        "presence" => printed::<Presence>(Table::new()),
         "well_known" => printed::<WellKnown>(Table::new()),
         "log" => printed::<Log>(Table::new()),
         "metrics" => printed::<Metrics>(Table::new()),

@@ -19,6 +19,7 @@ pub use sections::{
     listen::{Listen, TlsFiles},
     log::{Log, LogFormat},
     metrics::Metrics,
+    presence::Presence,
     rate_limits::{Rate, RateLimits},
     registration::{Registration, RegistrationMode},
     rooms::Rooms,
@@ -48,6 +49,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[federation]`: how the server works together with others.
     pub federation: Federation,
+    /// `[presence]`: who is told who is there.
+    pub presence: Presence,
     /// `[well_known]`: what the `/.well-known/matrix/` documents say.
     pub well_known: WellKnown,
     /// `[log]`: what the server writes about its work.

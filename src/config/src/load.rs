@@ -197,6 +197,7 @@ fn from_table(mut settings: Table) -> Result<Config, ConfigError> {
         rate_limits: section(&mut settings)?,
         limits: section(&mut settings)?,
         federation: section(&mut settings)?,
+        presence: section(&mut settings)?,
         well_known: section(&mut settings)?,
         log: section(&mut settings)?,
         metrics: section(&mut settings)?,

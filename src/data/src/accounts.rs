@@ -16,6 +16,12 @@ table! {
 }
 
 table! {
+    /// The status messages of users of this server. Floor: a user has one at most; it goes when he sets none, and with his
+    /// account.
+    PresenceStatuses = "presence_statuses", Point, UserNum => PresenceStatus
+}
+
+table! {
     /// The id of a user's number; grows with [`UserNums`].
     UserIds = "user_ids", Point, UserNum => Text
 }
@@ -274,3 +280,11 @@ pub struct Transaction {
     pub event_id: Option<String>,
 }
 postcard_value!(Transaction, 1);
+
+/// What a user wants others to read beside his presence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceStatus {
+    /// The message.
+    pub text: String,
+}
+postcard_value!(PresenceStatus, 1);

@@ -50,6 +50,7 @@ pub fn tables() -> Vec<TableSpec> {
         TableSpec::of::<accounts::AccountData>(),
         TableSpec::of::<accounts::AccountDataByPos>(),
         TableSpec::of::<accounts::Filters>(),
+        TableSpec::of::<accounts::PresenceStatuses>(),
         TableSpec::of::<accounts::Transactions>(),
         TableSpec::of::<accounts::TransactionsByTime>(),
         TableSpec::of::<rooms::RoomNums>(),

@@ -7,7 +7,7 @@ use myelin_client_api::{About, AppState, Limiter};
 use myelin_config::Config;
 use myelin_data::Interner;
 use myelin_federation::{Federation, Parts};
-use myelin_rooms::Rooms;
+use myelin_rooms::{PresenceOptions, Rooms};
 use myelin_rules::{RoomVersion, Signer};
 use myelin_store::Store;
 use myelin_sync::Sync;
@@ -114,6 +114,12 @@ impl Core {
                 default_room_version: default_room_version(config),
                 event_cache_bytes: budget as u64 / 4,
                 node_cache_bytes: budget / 8,
+                presence: PresenceOptions {
+                    enabled: config.presence.enabled,
+                    max_room_members: config.presence.max_room_members,
+                    inbound: config.presence.inbound,
+                    outbound: config.presence.outbound,
+                },
                 ..myelin_rooms::Options::default()
             },
         );

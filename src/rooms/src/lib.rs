@@ -1,4 +1,5 @@
-//! Rooms: the one pipeline through which events enter, membership, aliases, receipts, typing, and the reads of it all.
+//! Rooms: the one pipeline through which events enter, membership, aliases, receipts, typing, presence, and the reads of
+//! it all.
 //!
 //! Is: every operation on a room, and the decoded state of the rooms that are in use.
 //! Is not: aware of HTTP, of accounts and their profiles (callers pass those in), or of what a sync looks like.
@@ -16,6 +17,7 @@ mod log;
 mod membership;
 mod pipeline;
 mod positions;
+mod presence;
 mod receipts;
 mod redact;
 mod send;
@@ -39,6 +41,10 @@ pub use membership::{
 };
 pub use pipeline::NOTIFYING_TYPES;
 pub use positions::RoomPositions;
+pub use presence::{
+    Presence, PresenceError, PresenceOptions, PresenceSnapshot, PresenceState, RemotePresence,
+    Spread, Syncing, UserPresence,
+};
 pub use receipts::{NewReceipt, ReceiptError, Thread};
 pub use redact::{Redact, RedactError};
 pub use send::{SendError, SendMessage, SendState};
@@ -73,6 +79,8 @@ pub struct Options {
     pub node_cache_bytes: usize,
     /// How many rooms' decoded states are kept in memory when nothing is being written to them.
     pub idle_rooms: usize,
+    /// Who is told of whom that he is there.
+    pub presence: PresenceOptions,
 }
 
 /// All rooms of the server. Cheap to clone; every clone is the same server.
@@ -97,6 +105,7 @@ struct Inner {
     transactions: transaction::InFlight,
     receipt_locks: receipts::ReceiptLocks,
     typing: Typing,
+    presence: Presence,
     /// When the newest room was made, in milliseconds: see `creation_time`.
     last_creation: AtomicU64,
     tasks: TaskTracker,
@@ -115,6 +124,7 @@ impl Default for Options {
             event_cache_bytes: 64 << 20,
             node_cache_bytes: 32 << 20,
             idle_rooms: 10_000,
+            presence: PresenceOptions::default(),
         }
     }
 }
@@ -169,6 +179,7 @@ impl Rooms {
             transactions: transaction::InFlight::default(),
             receipt_locks: receipts::ReceiptLocks::default(),
             typing: Typing::new(Arc::clone(&clock)),
+            presence: Presence::new(store.clone(), Arc::clone(&clock), options.presence),
             last_creation: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             store,
@@ -209,6 +220,11 @@ impl Rooms {
     /// Who types where.
     pub fn typing(&self) -> &Typing {
         &self.0.typing
+    }
+
+    /// Who is there.
+    pub fn presence(&self) -> &Presence {
+        &self.0.presence
     }
 
     /// The room of an id, if this server knows it.

@@ -1,7 +1,8 @@
 //! The tokens by which clients name a point in the log or in a room's history.
 //!
 //! Two kinds, told apart by their first letter, both accepted wherever the specification asks for a pagination token:
-//! - `s{pos}_{typing}`: what a sync answered up to; the position in the log and the serial of the typing state.
+//! - `s{pos}_{typing}_{presence}`: what a sync answered up to; the position in the log and the serials of typing and of
+//!   presence. The last one is left out where it is zero, as in tokens of before there was presence.
 //! - `t{pos}_{segment}_{index}`: the point just *before* a place of a room's timeline, as seen at a position.
 
 use std::{fmt, str::FromStr};
@@ -10,13 +11,15 @@ use myelin_data::rooms::Place;
 use myelin_types::Pos;
 use thiserror::Error;
 
-/// A point of all of a user's rooms: `s{pos}_{typing}`.
+/// A point of all of a user's rooms: `s{pos}_{typing}_{presence}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SyncToken {
     /// Everything up to and including this position has been told.
     pub pos: Pos,
     /// The serial of the typing state that has been told; serials start again with the process.
     pub typing: u64,
+    /// The serial of the presence that has been told.
+    pub presence: u64,
 }
 
 /// A point of one room's timeline: `t{pos}_{segment}_{index}`.
@@ -66,7 +69,11 @@ impl From<TimelineToken> for Token {
 
 impl fmt::Display for SyncToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s{}_{}", self.pos, self.typing)
+        write!(f, "s{}_{}", self.pos, self.typing)?;
+        match self.presence {
+            0 => Ok(()),
+            presence => write!(f, "_{presence}"),
+        }
     }
 }
 
@@ -96,6 +103,14 @@ impl FromStr for Token {
             "s" => Token::Sync(SyncToken {
                 pos: Pos(unsigned(parts.next())?),
                 typing: unsigned(parts.next())?,
+                presence: match parts.next() {
+                    None => 0,
+                    Some(presence) => match unsigned(Some(presence))? {
+                        // It would have another spelling.
+                        0 => return Err(TokenError),
+                        presence => presence,
+                    },
+                },
             }),
             "t" => Token::Timeline(TimelineToken {
                 pos: Pos(unsigned(parts.next())?),
@@ -157,7 +172,9 @@ mod tests {
             "s",
             "s1",
             "s1_",
-            "s1_2_3",
+            "s1_2_0",
+            "s1_2_3_4",
+            "s1_2_",
             "s_1",
             "s-1_2",
             "s+1_2",
@@ -179,8 +196,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tokens_round_trip(pos in 0..u64::MAX, typing: u64, segment: u32, index: i64) {
-            let sync = Token::Sync(SyncToken { pos: Pos(pos), typing });
+        fn tokens_round_trip(pos in 0..u64::MAX, typing: u64, presence: u64, segment: u32, index: i64) {
+            let sync = Token::Sync(SyncToken { pos: Pos(pos), typing, presence });
             prop_assert_eq!(sync.to_string().parse(), Ok(sync));
             let place = Place { segment, index };
             let timeline = Token::Timeline(TimelineToken { pos: Pos(pos), place });

@@ -24,7 +24,7 @@ use crate::{
     ignored::Ignored,
     joined,
     lazy::{Known, Telling},
-    left, pending,
+    left, pending, presence,
     relations::Relations,
     unread::{Listener, UnreadNotes},
 };
@@ -137,9 +137,10 @@ pub(crate) fn answer(
     let viewer = &request.viewer;
     let filter = &*request.filter;
     // Read before the rooms: what changes meanwhile is told again rather than never.
-    let next = SyncToken {
+    let mut next = SyncToken {
         pos: view.pos(),
         typing: sync.rooms.typing().serial(),
+        presence: sync.rooms.presence().serial(),
     };
     // A token from before the database was restored may be ahead of it.
     let since = since.map(|since| SyncToken {
@@ -166,7 +167,6 @@ pub(crate) fn answer(
         filters,
     };
     let mut response = Response {
-        next_batch: next.to_string(),
         account_data: context
             .account_data
             .of(RoomNum::NONE, &EventMatcher::from(&filter.account_data))?,
@@ -187,6 +187,10 @@ pub(crate) fn answer(
         }
         pending::add_rooms(&context, filter, &relations.rooms, &mut response)?;
     }
+    let told = presence::told(&context, &filter.presence, &relations, next.presence)?;
+    response.presence = told.events;
+    next.presence = told.through;
+    response.next_batch = next.to_string();
     Ok(Answer {
         response,
         next,

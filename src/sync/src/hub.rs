@@ -1,7 +1,7 @@
 //! Who waits for what: each syncing user has a seat, each room a list of those who sit there for it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -100,6 +100,16 @@ impl Hub {
         let seats = self.seats.lock();
         let users = seats.rooms.get(&room).into_iter().flatten();
         for seat in users.filter_map(|user| seats.users.get(user)) {
+            seat.call();
+        }
+    }
+
+    /// Calls everybody who follows one of several rooms, each once.
+    pub(crate) fn wake_rooms(&self, rooms: &BTreeSet<RoomNum>) {
+        let seats = self.seats.lock();
+        let users = rooms.iter().filter_map(|room| seats.rooms.get(room));
+        let users: HashSet<UserNum> = users.flatten().copied().collect();
+        for seat in users.iter().filter_map(|user| seats.users.get(user)) {
             seat.call();
         }
     }

@@ -16,6 +16,7 @@ mod joined;
 mod lazy;
 mod left;
 mod pending;
+mod presence;
 mod relations;
 mod request;
 mod response;
@@ -73,7 +74,7 @@ pub enum SyncError {
 }
 
 impl Sync {
-    /// The read side of `rooms`. One for each store: it observes the store and the typing from now on.
+    /// The read side of `rooms`. One for each store: it observes the store, typing and presence from now on.
     pub fn new(rooms: Rooms, accounts: Accounts) -> Sync {
         let store = rooms.store().clone();
         let hub = Arc::new(Hub::default());
@@ -85,6 +86,10 @@ impl Sync {
         rooms
             .typing()
             .observe(Arc::new(move |room| woken.wake_room(room)));
+        let woken = Arc::clone(&hub);
+        rooms
+            .presence()
+            .observe(Arc::new(move |news| woken.wake_rooms(&news.rooms)));
         relations.start(store.watermark());
         Sync(Arc::new(Inner {
             rooms,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use myelin_rooms::{read::Viewer, token::SyncToken};
 use ruma::api::client::filter::FilterDefinition;
 
-/// The parameters of `GET /sync`, parsed. Presence is not tracked yet, so that `set_presence` has no field.
+/// The parameters of `GET /sync`, parsed; `set_presence` is not among them, since an answer does not depend on it.
 #[derive(Clone, Debug)]
 pub struct SyncRequest {
     /// Who asks, with his device.

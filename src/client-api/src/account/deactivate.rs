@@ -86,6 +86,7 @@ pub async fn end_account(
     accounts.deactivate(user, erase).await?;
     // And what was joined in the meantime.
     rooms.leave_all(user_id).await?;
+    rooms.end_presence(user).await?;
     Ok(())
 }
 

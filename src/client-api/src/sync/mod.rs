@@ -21,7 +21,7 @@ use crate::{
     error::{Refusal, Result},
     extract::Request,
     routes::Routes,
-    shared::{token, viewer},
+    shared::{presence_state, token, viewer},
 };
 
 /// The longest that a request waits. Proxies give up on requests that are silent for longer.
@@ -46,6 +46,12 @@ async fn sync(
     request: Request<Operation>,
 ) -> Result<Json<Response>> {
     let Request { body, caller, .. } = request;
+    // Held until there is an answer.
+    let _syncing = rooms.presence().syncing(
+        caller.user,
+        caller.device_id.as_str(),
+        presence_state(&body.set_presence)?,
+    );
     let response = sync
         .sync(SyncRequest {
             viewer: viewer(&caller),

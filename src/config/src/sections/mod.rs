@@ -6,6 +6,7 @@ pub(crate) mod limits;
 pub(crate) mod listen;
 pub(crate) mod log;
 pub(crate) mod metrics;
+pub(crate) mod presence;
 pub(crate) mod rate_limits;
 pub(crate) mod registration;
 pub(crate) mod rooms;

@@ -115,6 +115,7 @@ async fn sync_tokens_name_points_of_the_timeline() {
         Some(Token::Sync(SyncToken {
             pos: server.store.watermark(),
             typing: 0,
+            presence: 0,
         }))
     };
     let before = at(&server);
@@ -383,6 +384,7 @@ async fn members_at_a_point_and_by_membership() {
     let point = Token::Sync(SyncToken {
         pos: server.store.watermark(),
         typing: 0,
+        presence: 0,
     });
     server.join(&room, CHARLIE).await;
     server

@@ -49,6 +49,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: UserCommand,
     },
+    /// Look into rooms
+    Room {
+        #[command(subcommand)]
+        command: RoomCommand,
+    },
     /// Make a copy of the data directory that can be used in its place, whether the server is running or not
     Backup {
         /// The directory to make; it must not exist yet
@@ -56,6 +61,28 @@ pub(crate) enum Command {
     },
     /// Ask the running server how it is; the exit code is 0 when all is well
     Health,
+}
+
+/// What to do about rooms.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoomCommand {
+    /// Examine a room: whether what is stored of it is what its events say
+    ///
+    /// Nothing is changed, and the room can be used meanwhile. The exit code is 0 when all is well, 2 when something is
+    /// wrong with the room, and 1 when it could not be examined.
+    Check {
+        /// The room's id, or an alias of this server
+        room: String,
+        /// Also ask other servers of the room for their state, and explain the differences
+        #[arg(long)]
+        compare: bool,
+        /// How many servers are asked at most
+        #[arg(long, default_value_t = 5, requires = "compare", value_name = "NUMBER")]
+        servers: usize,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What to do with users.

@@ -1,11 +1,13 @@
 //! The operator's commands, carried out on the parts that hold the data.
 
-use std::{error::Error, path::PathBuf};
+use std::{error::Error, path::PathBuf, sync::Arc};
 
 use myelin_accounts::Secret;
 use myelin_client_api::AppState;
+use myelin_rooms::doctor::Examination;
+use myelin_store::View;
 use myelin_types::UserNum;
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedUserId, RoomAliasId, RoomId, UserId};
 use serde_json::{Value, json};
 
 use crate::{
@@ -27,19 +29,26 @@ pub(crate) struct Operator {
     pub(crate) health: Health,
 }
 
+/// Told how far a command is.
+pub(crate) type Going = Arc<dyn Fn(String) + Send + Sync>;
+
 /// How many users are read at once.
 const PAGE: usize = 1000;
 
 impl Operator {
-    /// Carries out one command.
-    pub(crate) async fn carry_out(&self, request: Request) -> Answer {
-        match self.dispatch(request).await {
+    /// Carries out one command. `going` is told how far it is.
+    pub(crate) async fn carry_out(&self, request: Request, going: Going) -> Answer {
+        match self.dispatch(request, going).await {
             Ok(value) => Answer::Done(value),
             Err(error) => Answer::Refused(chain(&*error)),
         }
     }
 
-    async fn dispatch(&self, request: Request) -> Result<Value, Box<dyn Error + Send + Sync>> {
+    async fn dispatch(
+        &self,
+        request: Request,
+        going: Going,
+    ) -> Result<Value, Box<dyn Error + Send + Sync>> {
         let accounts = &self.state.accounts;
         match request {
             Request::Health => Ok(serde_json::to_value(self.health.report().await)?),
@@ -77,6 +86,9 @@ impl Operator {
                 tracing::info!(%user_id, erase, "user deactivated by the operator");
                 Ok(json!({ "user_id": user_id }))
             }
+            Request::CheckRoom { room, compare_with } => {
+                self.check_room(&room, compare_with, going).await
+            }
             Request::Backup { directory } => {
                 let source = backup::Source {
                     store: self.state.rooms.store().clone(),
@@ -89,6 +101,34 @@ impl Operator {
                 Ok(json!({ "directory": directory }))
             }
         }
+    }
+
+    async fn check_room(
+        &self,
+        room: &str,
+        compare_with: usize,
+        going: Going,
+    ) -> Result<Value, Box<dyn Error + Send + Sync>> {
+        let rooms = &self.state.rooms;
+        let room_id = match <&RoomAliasId>::try_from(room) {
+            Ok(alias) => {
+                let (rooms, wanted) = (rooms.clone(), alias.to_owned());
+                let read = move |view: &View| rooms.resolve_alias(view, &wanted);
+                let found = self.state.rooms.store().read(read).await?;
+                let found = found.ok_or_else(|| format!("no room here has the alias {alias}"))?;
+                found.room_id().to_owned()
+            }
+            Err(_) => RoomId::parse(room)
+                .map_err(|error| format!("{room} is no room id and no alias: {error}"))?,
+        };
+        let progress = Arc::new(move |events: u64| going(format!("{events} events examined")));
+        let fetch = Arc::new(self.state.federation.clone());
+        let examination = Examination { compare_with };
+        let report = rooms
+            .examine(&room_id, examination, fetch, progress)
+            .await?;
+        tracing::info!(room = %room_id, verdict = ?report.verdict, "room examined by the operator");
+        Ok(serde_json::to_value(report)?)
     }
 
     async fn list_users(&self) -> Result<Value, Box<dyn Error + Send + Sync>> {

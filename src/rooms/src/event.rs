@@ -50,7 +50,7 @@ impl std::fmt::Debug for Event {
 }
 
 impl Event {
-    fn decode(
+    pub(crate) fn decode(
         version: RoomVersion,
         room: RoomNum,
         num: EventNum,

@@ -26,6 +26,7 @@ mod thread;
 mod transaction;
 mod typing;
 
+pub mod doctor;
 pub mod read;
 pub mod remote;
 pub mod token;

@@ -1,6 +1,11 @@
 //! Requests of the command line: answered by the running server, or, where none runs, by opening its data.
 
-use std::{error::Error, path::Path};
+use std::{
+    error::Error,
+    io::{self, IsTerminal as _, Write as _},
+    path::Path,
+    sync::Arc,
+};
 
 use myelin_config::Config;
 use serde_json::Value;
@@ -38,7 +43,7 @@ pub(super) fn ask_running(
     request: &Request,
 ) -> Result<Value, Box<dyn Error + Send + Sync>> {
     let socket = config.server.data_dir.join(CONTROL_SOCKET);
-    done(control::ask(&socket, request)?)
+    done(control::ask(&socket, request, show)?)
 }
 
 /// Opens the server's data, carries out `request`, and closes the data again.
@@ -55,15 +60,27 @@ async fn carry_out(
         settings: settings.map(Path::to_owned),
         data_dir,
     };
-    let answer = operator.carry_out(request).await;
+    let answer = operator
+        .carry_out(request, Arc::new(|progress| show(&progress)))
+        .await;
     drop(operator);
     core.close().await;
     done(answer)
+}
+
+/// Shows somebody who waits how far his request is.
+fn show(progress: &str) {
+    let mut err = io::stderr().lock();
+    if err.is_terminal() {
+        // Nobody is there to be told that this cannot be written.
+        write!(err, "\r{progress}\x1b[K").ok();
+    }
 }
 
 fn done(answer: Answer) -> Result<Value, Box<dyn Error + Send + Sync>> {
     match answer {
         Answer::Done(value) => Ok(value),
         Answer::Refused(reason) => Err(reason.into()),
+        Answer::Going(_) => Err("the request was not finished".into()),
     }
 }

@@ -4,6 +4,7 @@
 mod ask;
 mod check_config;
 mod first_run;
+mod room;
 mod serve;
 mod user;
 
@@ -52,6 +53,7 @@ fn dispatch(cli: Cli) -> Outcome {
         }
         Command::CheckConfig => check_config::run(&settings),
         Command::User { command } => user::run(&settings, command),
+        Command::Room { command } => room::run(&settings, command),
         Command::Backup { directory } => {
             let config = settings.load()?;
             let directory = std::path::absolute(directory)?;

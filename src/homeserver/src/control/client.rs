@@ -22,8 +22,12 @@ pub(crate) enum ClientError {
     Answer(#[from] serde_json::Error),
 }
 
-/// Asks the server that listens on `socket`. Blocks until it answers.
-pub(crate) fn ask(socket: &Path, request: &Request) -> Result<Answer, ClientError> {
+/// Asks the server that listens on `socket`. Blocks until it answers; `going` is told how far it is.
+pub(crate) fn ask(
+    socket: &Path,
+    request: &Request,
+    going: impl Fn(&str),
+) -> Result<Answer, ClientError> {
     use io::ErrorKind::{ConnectionRefused, NotFound};
     let stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
         // Refused: the socket was left behind by a process that is no more.
@@ -33,7 +37,13 @@ pub(crate) fn ask(socket: &Path, request: &Request) -> Result<Answer, ClientErro
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     (&stream).write_all(&line)?;
-    let mut answer = String::new();
-    BufReader::new(&stream).read_line(&mut answer)?;
-    Ok(serde_json::from_str(&answer)?)
+    let mut reader = BufReader::new(&stream);
+    loop {
+        let mut answer = String::new();
+        reader.read_line(&mut answer)?;
+        match serde_json::from_str(&answer)? {
+            Answer::Going(progress) => going(&progress),
+            answer => return Ok(answer),
+        }
+    }
 }

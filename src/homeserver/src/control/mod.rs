@@ -1,7 +1,7 @@
 //! How the operator's commands reach a running server: one JSON object a line over a Unix socket in the data
 //! directory, which only the owner of the directory can open.
 //!
-//! A client writes one [`Request`] and reads one [`Answer`]. The same requests are carried out without a server by
+//! A client writes one [`Request`] and reads [`Answer`]s until one says that it is done or refused. The same requests are carried out without a server by
 //! opening the database directly.
 
 mod client;
@@ -59,6 +59,13 @@ pub(crate) enum Request {
         /// Whether to delete also what they keep here.
         erase: bool,
     },
+    /// Examine a room. The answer is a [`Report`](myelin_rooms::doctor::Report).
+    CheckRoom {
+        /// Its id, or an alias of this server.
+        room: String,
+        /// How many other servers are asked for their state.
+        compare_with: usize,
+    },
     /// Make a backup. The answer is `{"directory"}`.
     Backup {
         /// The directory to make, an absolute path.
@@ -66,7 +73,7 @@ pub(crate) enum Request {
     },
 }
 
-/// What comes back: a value, or one sentence that says why not.
+/// What comes back: a value, or one sentence that says why not; before that, for what takes long, how far it is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
@@ -74,4 +81,6 @@ pub(crate) enum Answer {
     Done(Value),
     /// It was not, and why.
     Refused(String),
+    /// It goes on: how far it is. Another answer follows.
+    Going(String),
 }

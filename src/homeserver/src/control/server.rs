@@ -4,12 +4,14 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    pin::pin,
+    sync::Arc,
 };
 
 use myelin_runtime::Tasks;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{UnixListener, UnixStream},
+    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
 };
 
 use super::{Answer, Request};
@@ -74,11 +76,28 @@ async fn converse(stream: UnixStream, operator: &Operator) -> io::Result<()> {
         .read_line(&mut line)
         .await?;
     let answer = match serde_json::from_str::<Request>(&line) {
-        Ok(request) => operator.carry_out(request).await,
+        Ok(request) => {
+            // When the client reads slowly, it hears less often how far its request is.
+            let (sender, mut going) = tokio::sync::mpsc::channel(4);
+            let report = Arc::new(move |progress: String| drop(sender.try_send(progress)));
+            let mut work = pin!(operator.carry_out(request, report));
+            loop {
+                tokio::select! {
+                    answer = &mut work => break answer,
+                    Some(progress) = going.recv() => {
+                        write(&mut writer, &Answer::Going(progress)).await?;
+                    }
+                }
+            }
+        }
         // The line may hold a password, so nothing of it is repeated.
         Err(_) => Answer::Refused("this server does not know the command".to_owned()),
     };
-    let mut line = serde_json::to_vec(&answer)?;
+    write(&mut writer, &answer).await
+}
+
+async fn write(writer: &mut OwnedWriteHalf, answer: &Answer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
     writer.write_all(&line).await
 }

@@ -19,7 +19,7 @@ use myelin_types::{EventNum, RoomNum, StateKeyNum};
 
 use super::layer::Layers;
 use crate::{
-    Failure, Rooms,
+    Failure, RoomHandle, Rooms,
     event::{Event, tree_error},
     head::Kept,
 };
@@ -38,7 +38,7 @@ pub(crate) struct Ground {
 }
 
 /// What states that differ come to: the events under the keys in question, none where the result has none.
-type Outcome = Vec<(Key, Option<EventNum>)>;
+pub(crate) type Outcome = Vec<(Key, Option<EventNum>)>;
 
 impl RoomGuard {
     /// The ground that the next event stands on.
@@ -171,6 +171,17 @@ impl RoomGuard {
 }
 
 impl Ground {
+    /// A room as it is stored, with no batch in the making.
+    pub(crate) fn stored(rooms: &Rooms, handle: &RoomHandle) -> Self {
+        Self {
+            rooms: rooms.clone(),
+            room: handle.num,
+            version: handle.version,
+            layers: Layers::default(),
+            admitted: Arc::default(),
+        }
+    }
+
     /// Events of the room by id.
     pub(crate) fn events_by_id(
         &self,
@@ -217,7 +228,7 @@ impl Ground {
     }
 
     /// Resolves at least two states, all different.
-    fn resolve(&self, view: &View, roots: &[Root]) -> Result<Outcome, StoreError> {
+    pub(crate) fn resolve(&self, view: &View, roots: &[Root]) -> Result<Outcome, StoreError> {
         let nodes = self.layers.over(self.rooms.nodes(view, self.room));
         let mut keys: BTreeSet<StateKeyNum> = BTreeSet::new();
         for root in &roots[1..] {

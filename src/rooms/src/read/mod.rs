@@ -26,6 +26,7 @@ pub use members::{JoinedMember, JoinedMembers, MembersQuery};
 pub use messages::{Messages, MessagesQuery};
 pub use public::{InvalidToken, PublicRoom, PublicRooms, PublicRoomsQuery, PublicRoomsToken};
 pub use room_view::RoomView;
+pub(crate) use room_view::membership_of;
 pub use shape::{Format, Shaper, stripped};
 pub use sight::Sight;
 pub use state::StateFormat;

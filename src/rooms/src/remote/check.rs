@@ -103,7 +103,7 @@ impl Rooms {
 }
 
 /// Our own key is known without asking, and nobody else is to be believed about it.
-fn add_own(keys: &mut VerifyKeys, signer: &Signer) {
+pub(crate) fn add_own(keys: &mut VerifyKeys, signer: &Signer) {
     let own = VerifyKey {
         key: signer.key().public_key_bytes(),
         valid_until: None,
@@ -116,7 +116,7 @@ fn add_own(keys: &mut VerifyKeys, signer: &Signer) {
 }
 
 /// The keys that an event's required signatures name.
-fn wanted_keys(pdu: &Pdu) -> Vec<WantedKey> {
+pub(crate) fn wanted_keys(pdu: &Pdu) -> Vec<WantedKey> {
     #[derive(Deserialize)]
     struct Signed {
         signatures: BTreeMap<String, BTreeMap<String, Box<RawValue>>>,

@@ -2,6 +2,7 @@
 
 mod aliases;
 mod create;
+mod doctor;
 mod janitor;
 mod membership;
 mod pipeline;

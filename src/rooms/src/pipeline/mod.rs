@@ -23,7 +23,7 @@ mod traits;
 
 pub(crate) use admit::{Admission, Spot};
 pub(crate) use append::Draft;
-pub(crate) use guard::{Queued, RoomGuard, stored_state};
 pub(crate) use ground::Ground;
+pub(crate) use guard::{Queued, RoomGuard, stored_state};
 pub(crate) use slots::Slots;
 pub use traits::NOTIFYING_TYPES;

@@ -17,8 +17,8 @@ mod receive;
 mod serve;
 mod template;
 
-pub use enter::{EnterError, JoinAnswer};
 pub(crate) use check::{add_own, wanted_keys};
+pub use enter::{EnterError, JoinAnswer};
 pub use fetch::{Fetch, FetchError, Fetching, MissingEvents, StateEvents, StateIds, WantedKey};
 pub use join::{AcceptJoin, AcceptJoinError, AcceptedJoin, JoinTemplate, MakeJoin, MakeJoinError};
 pub use receive::{Outcome, ReceiveError, Received};

@@ -1,9 +1,11 @@
-//! The client SDKs against the built server: matrix-js-sdk in `tests/sdk/js`, matrix-nio in `tests/sdk/nio`. Each starts
-//! its own server on a free port of the loopback interface.
+//! What others have written against the built server: the client SDKs matrix-js-sdk in `tests/sdk/js` and matrix-nio in
+//! `tests/sdk/nio`, and the homeserver Synapse in `tests/federation`. Each starts its own servers on free ports of the
+//! loopback interface.
 
 use std::{fs, path::Path, process::Command};
 
 use crate::{
+    bench,
     failure::{Failure, Outcome},
     machine, process,
     test::Totals,
@@ -35,24 +37,27 @@ impl Wish {
     }
 }
 
-/// An SDK whose tests are part of ours.
+/// An SDK or a server whose tests with ours are part of ours.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sdk {
     /// matrix-js-sdk, on Node.js.
     Js,
     /// matrix-nio, on Python.
     Nio,
+    /// Synapse, as a peer in federation.
+    Synapse,
 }
 
 impl Sdk {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Self; 2] = [Self::Js, Self::Nio];
+    pub(crate) const ALL: [Self; 3] = [Self::Js, Self::Nio, Self::Synapse];
 
     /// The name that its users know.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Js => "matrix-js-sdk",
             Self::Nio => "matrix-nio",
+            Self::Synapse => "federation with Synapse",
         }
     }
 
@@ -61,6 +66,7 @@ impl Sdk {
         match self {
             Self::Js => prepare_js(),
             Self::Nio => prepare_nio(),
+            Self::Synapse => prepare_federation(),
         }
     }
 
@@ -95,9 +101,14 @@ impl Sdk {
                     totals.ignored += number(rest);
                 }
             }
-            // The line with which our driver closes, since unittest's own has a different shape for each outcome.
-            Self::Nio => {
-                if let Some(rest) = line.strip_prefix("matrix-nio: ") {
+            // The line with which our drivers close, since unittest's own has a different shape for each outcome.
+            Self::Nio | Self::Synapse => {
+                let name = if matches!(self, Self::Nio) {
+                    "matrix-nio: "
+                } else {
+                    "federation: "
+                };
+                if let Some(rest) = line.strip_prefix(name) {
                     for part in rest.split(", ") {
                         match part.split_once(' ') {
                             Some((count, "passed")) => totals.passed += number(count),
@@ -177,6 +188,15 @@ fn prepare_nio() -> Outcome<Command> {
     })?;
     let mut tests = process::command(environment.join("bin/python"));
     tests.args(["-B", "conversation.py"]).current_dir(&dir);
+    Ok(tests)
+}
+
+fn prepare_federation() -> Outcome<Command> {
+    let environment = bench::synapse()?;
+    let mut tests = process::command(environment.join("bin/python"));
+    tests
+        .args(["-B", "three_servers.py"])
+        .current_dir(workspace::root().join("tests/federation"));
     Ok(tests)
 }
 

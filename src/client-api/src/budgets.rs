@@ -17,13 +17,13 @@ use crate::testing::{Answer, Server, User, encode, in_room, text};
 
 const BUDGETS: &str = "
 request                                         batches  puts  deletes  bytes  gets  scans  rows
-create a room                                         1    36        0   5833     2      0     0
-send, room of 2                                       1     8        0   2152     1      0     0
+create a room                                         1    36        0   5850     2      0     0
+send, room of 2                                       1     8        0   2155     1      0     0
 send, the same again                                  0     0        0      0     1      0     0
-send, room of 100                                     1     8        0   2156     1      0     0
-state, replaced                                       1     6        0    892     0      0     0
-join, the first of a user                             3    13        0   1085    12      0     0
-join, room of 100                                     1    11        0   1191     3      0     0
+send, room of 100                                     1     8        0   2159     1      0     0
+state, replaced                                       1     6        0    895     0      0     0
+join, the first of a user                             3    13        0   1088    12      0     0
+join, room of 100                                     1    11        0   1194     3      0     0
 receipt                                               1     2        1    112     3      0     0
 typing                                                0     0        0      0     2      0     0
 sync, nothing new in 2 rooms                          0     0        0      0     1      1     0
@@ -40,7 +40,7 @@ members, 101, cold                                    0     0        0      0   
 sync, 51 new in one of 2 rooms, cold                  0     0        0      0    22     11    22
 sync, nothing new in 200 rooms, cold                  0     0        0      0     1    402   400
 first sync, 20 rooms, cold                            0     0        0      0   493    122   200
-send, room of 100, cold                               2     9        0   2173    16      0     0
+send, room of 100, cold                               2     9        0   2176    16      0     0
 ";
 
 /// How many rooms somebody is in who is in many.

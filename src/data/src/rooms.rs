@@ -21,6 +21,27 @@ mod v1 {
     use super::{EventStatus, Place, SentBy};
 
     #[derive(Deserialize)]
+    pub(super) struct EventTraits {
+        state: bool,
+        notifies: bool,
+        special: bool,
+        threaded: bool,
+    }
+
+    impl From<EventTraits> for super::EventTraits {
+        fn from(old: EventTraits) -> Self {
+            Self {
+                state: old.state,
+                notifies: old.notifies,
+                special: old.special,
+                threaded: old.threaded,
+                // Nothing was sent to other servers then.
+                outgoing: false,
+            }
+        }
+    }
+
+    #[derive(Deserialize)]
     pub(super) struct EventHeader {
         event_id: String,
         sender: UserNum,
@@ -391,10 +412,13 @@ pub struct EventTraits {
     pub special: bool,
     /// It is in a thread.
     pub threaded: bool,
+    /// It is for this server to send it to the other servers of the room: it was made here, or taken for another server that
+    /// joined, left or knocked through this one.
+    pub outgoing: bool,
 }
 
 impl Value for TimelineEntry {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 
     fn encode(&self, writer: &mut Writer) {
         writer.pos(self.pos);
@@ -404,6 +428,18 @@ impl Value for TimelineEntry {
     fn decode(version: u8, parser: &mut Parser<'_>) -> Result<Self, CodecError> {
         match version {
             1 => {
+                let pos = parser.pos()?;
+                let (event, sender, notifying, traits): (_, _, _, v1::EventTraits) =
+                    parser.postcard()?;
+                Ok(TimelineEntry {
+                    pos,
+                    event,
+                    sender,
+                    notifying,
+                    traits: traits.into(),
+                })
+            }
+            2 => {
                 let pos = parser.pos()?;
                 let (event, sender, notifying, traits) = parser.postcard()?;
                 Ok(TimelineEntry {
@@ -645,7 +681,9 @@ mod tests {
     use myelin_store::{Parser, Value, Writer};
     use myelin_types::{EventNum, Pos, UserNum};
 
-    use super::{EventRecord, EventStatus, Membership, Place, SentBy, UserRoom};
+    use super::{
+        EventRecord, EventStatus, EventTraits, Membership, Place, SentBy, TimelineEntry, UserRoom,
+    };
 
     const PLACE: Place = Place {
         segment: 1,
@@ -684,6 +722,33 @@ mod tests {
         assert_eq!((header.state_after, header.current), (state, Some(state)));
         assert_eq!(header.redacted_by, Some(EventNum(9)));
         assert_eq!((header.transaction, header.thread), (Some(sent_by), None));
+    }
+
+    #[test]
+    fn timelines_of_the_first_version_are_read() {
+        let mut writer = Writer::new();
+        writer.pos(Pos(3));
+        let traits = (true, false, true, false);
+        writer.postcard(&(EventNum(9), UserNum(4), 17_u64, traits));
+        let entry: TimelineEntry = decode(&writer, 1);
+        let expected = TimelineEntry {
+            pos: Pos(3),
+            event: EventNum(9),
+            sender: UserNum(4),
+            notifying: 17,
+            traits: EventTraits {
+                state: true,
+                special: true,
+                ..EventTraits::default()
+            },
+        };
+        assert_eq!(entry, expected);
+        let mut writer = Writer::new();
+        expected.encode(&mut writer);
+        assert_eq!(
+            decode::<TimelineEntry>(&writer, TimelineEntry::VERSION),
+            expected
+        );
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub(crate) struct Admission {
     pub(crate) before: Root,
     /// Where it goes, if it is accepted.
     pub(crate) spot: Spot,
+    /// Whether it was taken for its server, which has it sent to the others by this one (`send_join` and the like). What a
+    /// server sends in a transaction it sends to all itself.
+    pub(crate) outgoing: bool,
 }
 
 /// Where an event goes in the timeline.
@@ -59,6 +62,7 @@ impl RoomGuard {
             num,
             before,
             spot,
+            outgoing,
         } = admission;
         let numbered = self.number(&pdu).await?;
         let promoted = num.is_some();
@@ -104,11 +108,11 @@ impl RoomGuard {
             match spot {
                 Spot::End => {
                     let place = self.state.next_place();
-                    event = self.attach(event, place).await?;
+                    event = self.attach(event, place, outgoing).await?;
                 }
                 Spot::AfterGap => {
                     let place = self.state.next_segment();
-                    event = self.attach(event, place).await?;
+                    event = self.attach(event, place, outgoing).await?;
                 }
                 Spot::Front(place) => event = self.prepend(event, place).await?,
             }
@@ -152,7 +156,12 @@ impl RoomGuard {
     }
 
     /// Makes an event an extremity of the room's history, and its state a part of the current one.
-    async fn attach(&mut self, event: Arc<Event>, place: Place) -> Result<Arc<Event>, AppendError> {
+    async fn attach(
+        &mut self,
+        event: Arc<Event>,
+        place: Place,
+        outgoing: bool,
+    ) -> Result<Arc<Event>, AppendError> {
         let past = self.past(&event.pdu).await?;
         let mut states = vec![event.header.after()];
         let beside = self.state.tips().iter();
@@ -167,7 +176,7 @@ impl RoomGuard {
 
         let kept = self.kept_of(current).await?;
         self.move_members(old, current, place).await?;
-        self.write(&event, place, Advance::Merge { past, kept });
+        self.write(&event, place, Advance::Merge { past, kept }, outgoing);
         Ok(event)
     }
 

@@ -3,6 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use myelin_data::log::Logged;
 use myelin_data::rooms::{
     EventHeader, EventIds, EventNumber, EventStatus, EventTraits, Events, Head,
     Membership as Stored, Place, RoomMembers, SentBy, StateNodes, StrippedStates, Timeline,
@@ -203,7 +204,7 @@ impl RoomGuard {
                 event
             }
         };
-        self.write(&event, place, Advance::ByEvent);
+        self.write(&event, place, Advance::ByEvent, true);
         Ok(event)
     }
 
@@ -273,9 +274,19 @@ impl RoomGuard {
         Ok(answer)
     }
 
-    /// The rows of the event itself, and the head that comes with it.
-    pub(super) fn write(&mut self, event: &Arc<Event>, place: Place, advance: Advance) {
-        let traits = traits_of(event);
+    /// The rows of the event itself, and the head that comes with it. `outgoing`: whether it is for this server to send it
+    /// to others.
+    pub(super) fn write(
+        &mut self,
+        event: &Arc<Event>,
+        place: Place,
+        advance: Advance,
+        outgoing: bool,
+    ) {
+        let traits = EventTraits {
+            outgoing,
+            ..traits_of(event)
+        };
         let before = self.state.head.take();
         let notifying =
             before.as_ref().map_or(0, |head| head.notifying) + u64::from(traits.notifies);
@@ -343,6 +354,11 @@ impl RoomGuard {
             notifying,
             joined: before.as_ref().map_or(0, |head| head.joined),
             invited: before.as_ref().map_or(0, |head| head.invited),
+        });
+        self.log.events.push(Logged {
+            room: event.room,
+            event: event.num,
+            outgoing,
         });
         self.appended.push(Arc::clone(event));
     }

@@ -43,6 +43,8 @@ pub(crate) struct RoomGuard {
     pub(super) layers: Layers,
     pub(super) batch: Batch,
     pub(super) appended: Vec<Arc<Event>>,
+    /// The row of the log.
+    pub(super) log: LogRow,
     pub(super) pruned: Vec<Arc<Event>>,
     /// Who is not in the room any more.
     pub(super) gone: Vec<UserNum>,
@@ -102,6 +104,7 @@ impl Rooms {
             layers: Layers(layers),
             batch: Batch::new(),
             appended: Vec::new(),
+            log: LogRow::default(),
             pruned: Vec::new(),
             gone: Vec::new(),
             admitted: Arc::default(),
@@ -311,12 +314,7 @@ impl RoomGuard {
             self.batch.put::<Heads>(&num, head);
         }
         if !self.appended.is_empty() {
-            let events = self
-                .appended
-                .iter()
-                .map(|event| (event.room, event.num))
-                .collect();
-            self.batch.put::<Log>(&Pos::AT_COMMIT, &LogRow { events });
+            self.batch.put::<Log>(&Pos::AT_COMMIT, &self.log);
             self.batch.touch(Changed::Timeline(num).into());
         }
         for event in &self.pruned {

@@ -116,7 +116,7 @@ impl RoomGuard {
         // Counted as members come and go, and there is nobody yet whose coming was counted.
         let past = self.state.tips().iter();
         let past = past.map(|tip| tip.pdu.event_id().to_owned()).collect();
-        self.write(&event, place, Advance::Merge { past, kept });
+        self.write(&event, place, Advance::Merge { past, kept }, false);
         if old == Root::EMPTY {
             self.forget_invitations(numbered.sender, updated.root)
                 .await?;

@@ -44,6 +44,9 @@ impl RoomGuard {
                     .put::<ServerRooms>(&(name.clone(), room), &Present);
             }
         }
+        if moved {
+            self.log.servers_of = Some(room);
+        }
         self.layers.newest().set_server(name, row);
         Ok(())
     }

@@ -37,6 +37,8 @@ pub(super) fn of(event: &Pdu, thread: Option<&str>) -> EventTraits {
         notifies: outcome.notify,
         special: unusual || addresses_somebody(event),
         threaded: thread.is_some(),
+        // Not the event's own: it depends on how the event came here.
+        outgoing: false,
     }
 }
 

@@ -354,6 +354,7 @@ impl RoomGuard {
             num,
             before: verdict.before,
             spot: Spot::End,
+            outgoing: true,
         };
         self.admit(admission).await.map_err(|error| match error {
             AppendError::Failure(failure) => failure.into(),

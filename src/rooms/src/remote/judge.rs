@@ -202,6 +202,7 @@ impl RoomGuard {
             num: None,
             before: Root::EMPTY,
             spot: Spot::End,
+            outgoing: false,
         })
         .await?;
         Ok(())
@@ -262,6 +263,7 @@ impl RoomGuard {
                 num,
                 before: verdict.before,
                 spot,
+                outgoing: false,
             })
             .await?;
         if let Some(place) = place {

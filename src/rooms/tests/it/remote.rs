@@ -461,7 +461,10 @@ async fn a_user_from_elsewhere_joins_and_speaks_in_every_version() {
 
 #[tokio::test]
 async fn a_server_is_in_the_room_from_its_first_user_to_its_last() {
-    let shared = Shared::new(RoomVersion::V11).await;
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let spoken = shared.text("Hello", &[&join]);
+    shared.accept(&spoken).await;
     let (server, room) = (&shared.server, &shared.room);
     let row = || {
         let key = (server.handle(room).num, "there.org".to_owned());
@@ -479,7 +482,16 @@ async fn a_server_is_in_the_room_from_its_first_user_to_its_last() {
         kicked.expect("she has the power");
     }
     let left = server.store.watermark();
-    shared.say_here("They are gone").await;
+    let bystander = shared.say_here("They are gone").await;
+    // What the server sent in its own name goes out by us where it joined through us, and not where it spoke.
+    let timeline = server.timeline(room);
+    let goes_out = |id: &str| {
+        let found = timeline.iter().find(|row| row.2.header.event_id == id);
+        found.map(|(_, entry, _)| entry.traits.outgoing)
+    };
+    assert_eq!(goes_out(shared.join.event_id()), Some(true));
+    assert_eq!(goes_out(spoken.event_id()), Some(false));
+    assert_eq!(goes_out(bystander.event_id()), Some(true));
     let row = row().expect("it has not been told yet");
     assert_eq!((row.joined, row.stays.len()), (0, 1));
     assert!(row.was_there(left) && !row.was_there(Pos(left.0 + 1)));

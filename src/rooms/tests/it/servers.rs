@@ -1,6 +1,9 @@
 //! The index of servers in rooms.
 
-use myelin_data::servers::{RoomServers, ServerInRoom, ServerRooms};
+use myelin_data::{
+    log::{Log, LogRow},
+    servers::{RoomServers, ServerInRoom, ServerRooms},
+};
 use myelin_rooms::read::RoomView;
 use myelin_store::{Batch, Scan};
 use myelin_types::Pos;
@@ -69,6 +72,28 @@ async fn members_are_counted_and_the_last_one_takes_the_server_with_him() {
         .rooms
         .rooms_of_server(&server.view(), server_name!("here.org"));
     assert!(rooms.expect("rows are read").is_empty());
+}
+
+#[tokio::test]
+async fn the_log_says_what_goes_out_and_where_servers_moved() {
+    let server = Server::new().await;
+    let room = server.public_room().await;
+    server.say(&room, ALICE, "hello").await;
+    let num = server.handle(&room).num;
+    let view = server.view();
+    let rows = view.scan::<Log>(Scan::all());
+    let rows: Vec<LogRow> = rows.map(|row| row.expect("it is read").1).collect();
+    assert_eq!(rows.len(), 2);
+    assert_eq!((rows[0].servers_of, rows[1].servers_of), (Some(num), None));
+    let logged = rows.iter().flat_map(|row| &row.events);
+    let logged: Vec<_> = logged.map(|event| (event.event, event.outgoing)).collect();
+    let timeline = server.timeline(&room);
+    let placed = timeline.iter();
+    let placed: Vec<_> = placed
+        .map(|(_, entry, _)| (entry.event, entry.traits.outgoing))
+        .collect();
+    assert_eq!(logged, placed);
+    assert!(logged.iter().all(|(_, outgoing)| *outgoing));
 }
 
 #[tokio::test]

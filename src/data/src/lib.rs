@@ -79,6 +79,7 @@ pub fn tables() -> Vec<TableSpec> {
         TableSpec::of::<unread::LastSent>(),
         TableSpec::of::<unread::UnreadCounts>(),
         TableSpec::of::<federation::ServerKeys>(),
+        TableSpec::of::<federation::Destinations>(),
         TableSpec::of::<log::Log>(),
         TableSpec::of::<log::Cursors>(),
         TableSpec::of::<log::Counters>(),

@@ -1,10 +1,8 @@
 //! Working together with other servers.
 //!
 //! Is: how they are found, asked and believed: discovery, the guard against addresses that are none of their business,
-//! signed requests, the key ring, and what a transaction of theirs does here.
+//! signed requests, the key ring, what a transaction of theirs does here, and what they are sent of our own accord.
 //! Is not: aware of HTTP as it comes in, or of what an event means: what was fetched or received is checked by `rooms`.
-//!
-//! Nothing is sent to other servers of our own accord yet.
 
 pub mod auth;
 mod client;
@@ -17,6 +15,7 @@ mod guard;
 mod inbound;
 pub mod join;
 mod keys;
+mod outbound;
 mod query;
 #[cfg(test)]
 mod testing;
@@ -25,7 +24,7 @@ mod tests;
 mod tls;
 mod transport;
 
-use std::{error::Error as StdError, fmt, sync::Arc};
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use myelin_accounts::Accounts;
 use myelin_config::Federation as Settings;
@@ -43,9 +42,13 @@ use discovery::route::Ports;
 pub use dns::DnsError;
 pub use inbound::{MAX_EDUS, MAX_PDUS, Transaction, TransactionError};
 pub use keys::KeyError;
+pub use outbound::{Edu, EphemeralKey, Outbound};
 pub use query::{LookUpProfileError, QueryError, ResolveAliasError, ResolvedAlias};
 pub use tls::ClientError;
 pub use transport::TransportError;
+
+/// How long a stop waits for what was begun.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// Everything that has to do with other servers. Cheap to clone; every clone is the same.
 #[derive(Clone)]
@@ -61,6 +64,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     inbound: inbound::Inbound,
+    outbound: Outbound,
     answers: query::Answers,
     joining: join::Joining,
     tasks: TaskTracker,
@@ -146,6 +150,14 @@ impl Federation {
             tls: tls::client_config(&settings.ca_certificates)?,
             ports,
         }));
+        let outbound = Outbound::new(
+            server_name.clone(),
+            rooms.clone(),
+            store.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&random),
+            Arc::clone(&client) as Arc<dyn outbound::Wire>,
+        );
         Ok(Federation(Arc::new(Inner {
             enabled: settings.enabled,
             server_name,
@@ -158,6 +170,7 @@ impl Federation {
             random,
             inbound: inbound::Inbound::default(),
             joining: join::Joining::default(),
+            outbound,
             tasks: TaskTracker::new(),
         })))
     }
@@ -191,6 +204,9 @@ impl Federation {
     /// Where chance comes from.
     pub fn random(&self) -> &Arc<dyn Random> {
         &self.0.random
+    /// What is sent to other servers.
+    pub fn outbound(&self) -> &Outbound {
+        &self.0.outbound
     }
 
     /// This server's keys, signed, as it publishes them: the answer to `GET /_matrix/key/v2/server`.
@@ -220,6 +236,7 @@ impl Federation {
             .await
             .map_err(AuthError::Key)?;
         if request.verify(authorization, here, &key) {
+            self.0.outbound.heard(&authorization.origin);
             Ok(authorization.origin.clone())
         } else {
             Err(AuthError::Signature)
@@ -237,10 +254,13 @@ impl Federation {
         }
     }
 
-    /// Waits until the transactions that were begun are dealt with. No new ones may come.
+    /// Waits until what was begun is dealt with, as long as that takes a few seconds: it may be waiting for other servers.
+    /// Nothing new may come. What is cut off has changed nothing that is not durable; other servers send it again.
     pub async fn drain(&self) {
         self.0.tasks.close();
-        self.0.tasks.wait().await;
+        if tokio::time::timeout(DRAIN, self.0.tasks.wait()).await.is_err() {
+            tracing::info!("work for other servers was cut off");
+        }
     }
 }
 

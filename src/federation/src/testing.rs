@@ -179,9 +179,9 @@ impl Drop for Other {
 pub(crate) struct Here {
     pub(crate) store: Store,
     pub(crate) clock: Arc<MockClock>,
-    rooms: Rooms,
+    pub(crate) rooms: Rooms,
     accounts: Accounts,
-    random: Arc<dyn Random>,
+    pub(crate) random: Arc<dyn Random>,
     _dir: TempDir,
 }
 

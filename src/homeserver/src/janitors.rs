@@ -27,6 +27,7 @@ pub(crate) fn start(state: &AppState, tasks: &Tasks) {
         let (rooms, soft) = (rooms.clone(), soft.clone());
         async move {
             while rooms.index_servers().await? && !soft.is_cancelled() {}
+            while rooms.trim_log().await? > 0 && !soft.is_cancelled() {}
             Ok::<_, myelin_rooms::Failure>(())
         }
     });

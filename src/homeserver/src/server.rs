@@ -33,6 +33,9 @@ pub enum StartError {
     /// It could not listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The database does not take writes.
+    #[error("write to the database")]
+    Write(#[from] myelin_store::CommitError),
     /// It could not listen for the operator's commands.
     #[error("listen for operators' commands on {socket}", socket = socket.display())]
     Control {
@@ -93,8 +96,14 @@ impl Server {
         let federation = &core.federation;
         if federation.is_enabled() {
             janitors::start_federation(federation, tasks);
+            let (outbound, soft) = (federation.outbound().clone(), tasks.soft().clone());
+            tasks.spawn_essential("sender to other servers", async move {
+                outbound.run(soft).await;
+            });
             let (federation_api, _routes) = myelin_federation_api::router(federation.clone());
             router = router.merge(federation_api);
+        } else {
+            federation.outbound().retire().await?;
         }
         let mut metrics_address = None;
         if config.metrics.enabled

@@ -55,6 +55,7 @@ pub use typing::{Typing, TypingError, TypingSnapshot};
 use std::{
     future::Future,
     sync::{Arc, atomic::AtomicU64},
+    time::Duration,
 };
 
 use myelin_data::{Interner, rooms::Room};
@@ -68,6 +69,9 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 pub use myelin_rules::Object as JsonObject;
+
+/// How long a stop waits for what was begun: for the slowest of disks, and not for other servers.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// What can be set about how rooms work.
 #[derive(Clone, Debug)]
@@ -267,10 +271,13 @@ impl Rooms {
         (self.0.events.used(), nodes as u64)
     }
 
-    /// Waits until everything that was begun is durable or has failed. New operations must no longer be started.
+    /// Waits until everything that was begun is durable or has failed, some seconds at most: what waits for other servers
+    /// may take minutes, and has written nothing yet. New operations must no longer be started.
     pub async fn drain(&self) {
         self.0.tasks.close();
-        self.0.tasks.wait().await;
+        if tokio::time::timeout(DRAIN, self.0.tasks.wait()).await.is_err() {
+            tracing::info!("work in rooms was cut off");
+        }
     }
 
     /// Runs an operation in a task of its own, so that it completes even if nobody waits for it any more.

@@ -1,0 +1,296 @@
+//! The one reader of the log that all destinations share: it puts each event that goes out into the queues of those whom
+//! it concerns, and keeps the durable cursor.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use myelin_data::{
+    federation::Destinations,
+    log::{Cursor, Cursors, Log, LogRow},
+    servers::{RoomServers, ServerInRoom, ServerRooms, Stay},
+};
+use myelin_store::{Batch, CommitError, Scan, StoreError, View};
+use myelin_types::{EventNum, Pos, RoomNum, UserNum};
+use ruma::{OwnedServerName, ServerName};
+
+use super::{
+    Outbound,
+    book::{At, Book, Id, Item},
+};
+
+/// The reader's name in [`Cursors`].
+const READER: &str = "federation";
+/// How many rows of the log are read at once.
+const ROWS_A_READ: usize = 256;
+/// Of how many rooms the servers are remembered. When there are more, all are forgotten and read anew: that is a scan a
+/// room with many servers needs anyway now and then, and rooms in use come back at once.
+const REMEMBERED_ROOMS: usize = 1_000;
+/// How many departures are remembered until they have been told. Further ones are found when their server has caught up,
+/// or when the next server comes to or leaves the room.
+const MOST_DEPARTURES: usize = 10_000;
+
+/// The servers of a room but ours, with when they were there.
+type Around = Arc<[(Id, Vec<Stay>)]>;
+
+/// What the reader keeps between its steps.
+#[derive(Default)]
+pub(super) struct Dispatcher {
+    /// An entry is dropped when the log says that a server came or left; it was read at that position or later, and says
+    /// itself from when to when it holds.
+    rooms: HashMap<RoomNum, Around>,
+    /// Servers that left a room.
+    departures: Vec<(RoomNum, OwnedServerName, ServerInRoom)>,
+    /// The cursor as it is stored.
+    stored: Pos,
+}
+
+/// A row of the log, with the events that go out and the servers of their senders.
+struct Step {
+    pos: Pos,
+    row: LogRow,
+    outgoing: Vec<(Item, OwnedServerName)>,
+}
+
+impl Outbound {
+    /// Reads where the last process stopped. A database that has never sent anything begins with what comes next.
+    pub(super) async fn open_book(&self) -> Result<Dispatcher, CommitError> {
+        let read = |view: &View| {
+            let cursor = view.get::<Cursors>(&READER.to_owned())?;
+            let mut rows = Vec::new();
+            for row in view.scan::<Destinations>(Scan::all()) {
+                let (name, row) = row?;
+                if let Ok(name) = OwnedServerName::try_from(name) {
+                    rows.push((name, row));
+                }
+            }
+            Ok::<_, StoreError>((cursor, rows))
+        };
+        let (cursor, rows) = self.0.store.read(read).await.map_err(|error| {
+            tracing::error!(error = crate::chain(&error), "destinations cannot be read");
+            CommitError::Closed
+        })?;
+        let stored = if let Some(Cursor(pos)) = cursor {
+            pos
+        } else {
+            let mut batch = Batch::new();
+            // At the batch's own position, so that no row after it can have been trimmed.
+            batch.put::<Cursors>(&READER.to_owned(), &Cursor(Pos::AT_COMMIT));
+            self.0.store.commit(batch).await?
+        };
+        *self.0.book.lock() = Some(Book::new(stored, rows, self.0.clock.now()));
+        Ok(Dispatcher {
+            stored,
+            ..Dispatcher::default()
+        })
+    }
+
+    /// Gives up the place in the log, so that it does not grow for a reader that never comes: what is said from now on until
+    /// [`run`](Outbound::run) is called is not sent, but for servers that lagged behind already.
+    pub async fn retire(&self) -> Result<(), CommitError> {
+        let mut batch = Batch::new();
+        batch.delete::<Cursors>(&READER.to_owned());
+        self.0.store.commit(batch).await.map(drop)
+    }
+
+    /// Reads on in the log. Answers whether more may be there.
+    pub(super) async fn dispatch(&self, reader: &mut Dispatcher) -> Result<bool, StoreError> {
+        let from = self.with(|book| book.dispatched()).unwrap_or(Pos::ZERO);
+        let outbound = self.clone();
+        let read = move |view: &View| outbound.read_log(view, from);
+        let steps = self.0.store.read(read).await?;
+        let more = steps.len() == ROWS_A_READ;
+        for step in steps {
+            if let Some(room) = step.row.servers_of {
+                reader.rooms.remove(&room);
+                if step.outgoing.iter().all(|(item, _)| item.room != room) {
+                    // Nobody is told, but somebody may have left.
+                    self.servers(reader, room).await?;
+                }
+            }
+            let mut concerned = Vec::new();
+            for (item, origin) in step.outgoing {
+                let servers = self.servers(reader, item.room).await?;
+                concerned.push((item, origin, servers));
+            }
+            let now = self.0.clock.now();
+            self.with(|book| {
+                for (item, origin, servers) in concerned {
+                    let origin = book.id(&origin);
+                    for (id, stays) in &*servers {
+                        let there = stays.iter().any(|stay| stay.includes(item.at.pos));
+                        if *id != origin && there {
+                            book.push(*id, item, now);
+                        }
+                    }
+                }
+                book.advance(step.pos);
+            });
+            self.0.wake.notify_one();
+        }
+        Ok(more)
+    }
+
+    fn read_log(&self, view: &View, from: Pos) -> Result<Vec<Step>, StoreError> {
+        let mut steps = Vec::new();
+        let rest = Scan::all().after(&from).limit(ROWS_A_READ);
+        let mut wanted: Vec<(RoomNum, EventNum)> = Vec::new();
+        for row in view.scan::<Log>(rest) {
+            let (pos, row) = row?;
+            let outgoing = row.events.iter().filter(|logged| logged.outgoing);
+            wanted.extend(outgoing.map(|logged| (logged.room, logged.event)));
+            steps.push((pos, row));
+        }
+        let events = self.0.rooms.events_of_rooms(view, &wanted)?;
+        let senders: Vec<UserNum> = events
+            .iter()
+            .flatten()
+            .map(|event| event.header.sender)
+            .collect();
+        let senders = self.0.rooms.interner().user_ids(view, &senders)?;
+        let mut origins: BTreeMap<EventNum, OwnedServerName> = BTreeMap::new();
+        for (event, sender) in events.iter().flatten().zip(senders) {
+            origins.insert(event.num, sender.server_name().to_owned());
+        }
+        let steps = steps.into_iter().map(|(pos, row)| {
+            let placed = (0..).zip(&row.events);
+            let outgoing = placed.filter_map(|(index, logged)| {
+                // An event that is not there any more was purged with its room.
+                let origin = origins.get(&logged.event).filter(|_| logged.outgoing)?;
+                let item = Item {
+                    at: At { pos, index },
+                    room: logged.room,
+                    event: logged.event,
+                };
+                Some((item, origin.clone()))
+            });
+            let outgoing = outgoing.collect();
+            Step { pos, row, outgoing }
+        });
+        Ok(steps.collect())
+    }
+
+    /// The servers of a room but ours.
+    async fn servers(
+        &self,
+        reader: &mut Dispatcher,
+        room: RoomNum,
+    ) -> Result<Around, StoreError> {
+        if let Some(servers) = reader.rooms.get(&room) {
+            return Ok(Arc::clone(servers));
+        }
+        let rooms = self.0.rooms.clone();
+        let read = move |view: &View| rooms.server_rows(view, room);
+        let mut rows = self.0.store.read(read).await?;
+        rows.retain(|(name, _)| *name != self.0.server_name);
+        for (name, row) in rows.iter().filter(|(_, row)| row.joined == 0) {
+            if reader.departures.len() < MOST_DEPARTURES {
+                reader.departures.push((room, name.clone(), row.clone()));
+            }
+        }
+        let servers = self.with(|book| {
+            let known = rows.into_iter();
+            known
+                .map(|(name, row)| (book.id(&name), row.stays))
+                .collect::<Around>()
+        });
+        let servers = servers.unwrap_or_default();
+        if reader.rooms.len() >= REMEMBERED_ROOMS {
+            reader.rooms.clear();
+        }
+        reader.rooms.insert(room, Arc::clone(&servers));
+        Ok(servers)
+    }
+
+    /// Stores what a next process must know, if it differs from what is stored: the cursor, which stands for everybody who
+    /// is up to date, and the rows of the others. `stopping`: nothing more will be sent by this process.
+    pub(super) async fn persist(
+        &self,
+        reader: &mut Dispatcher,
+        stopping: bool,
+    ) -> Result<(), CommitError> {
+        let now = self.0.clock.now();
+        let Some(what) = self.with(|book| book.unstored(now, stopping)) else {
+            return Ok(());
+        };
+        let cursor = what.cursor.max(reader.stored);
+        if cursor > reader.stored || !what.rows.is_empty() {
+            let mut batch = Batch::new();
+            if cursor > reader.stored {
+                batch.put::<Cursors>(&READER.to_owned(), &Cursor(cursor));
+            }
+            for (_, name, row) in &what.rows {
+                let name = name.as_str().to_owned();
+                match row {
+                    Some(row) => batch.put::<Destinations>(&name, row),
+                    None => batch.delete::<Destinations>(&name),
+                }
+            }
+            let done = self.0.store.commit(batch).await;
+            self.with(|book| book.stored(what, done.is_ok()));
+            done?;
+            reader.stored = cursor;
+        }
+        self.forget_departed(reader).await;
+        Ok(())
+    }
+
+    /// Deletes the rows of servers that left rooms and have been told everything until then.
+    async fn forget_departed(&self, reader: &mut Dispatcher) {
+        let departures = std::mem::take(&mut reader.departures);
+        for (room, name, row) in departures {
+            let last = row.stays.last().and_then(|stay| stay.to);
+            let Some(last) = last else { continue };
+            let asked = self.with(|book| (book.is_behind(&name), book.has_passed(&name, last)));
+            match asked {
+                // It is done when that one has caught up.
+                None | Some((true, _)) => {}
+                Some((false, true)) => self.forget(room, &name, &row).await,
+                Some((false, false)) => reader.departures.push((room, name, row)),
+            }
+        }
+    }
+
+    /// Deletes the rows of a server that is not in a room any more, unless it came again.
+    async fn forget(&self, room: RoomNum, name: &ServerName, row: &ServerInRoom) {
+        let name = name.as_str().to_owned();
+        let mut batch = Batch::new();
+        batch.expect::<RoomServers>(&(room, name.clone()), Some(row));
+        batch.delete::<RoomServers>(&(room, name.clone()));
+        batch.delete::<ServerRooms>(&(name, room));
+        if let Err(error) = self.0.store.commit(batch).await {
+            tracing::debug!(error = crate::chain(&error), "the row of a server stays");
+        }
+    }
+
+    /// The same for all rooms that a server has left, once it has caught up to a position.
+    pub(super) async fn forget_left(
+        &self,
+        server: &ServerName,
+        through: Pos,
+    ) -> Result<(), StoreError> {
+        let (rooms, name) = (self.0.rooms.clone(), server.to_owned());
+        let read = move |view: &View| {
+            let left = rooms.rooms_of_server(view, &name)?;
+            let keys: Vec<_> = left
+                .iter()
+                .map(|room| (*room, name.as_str().to_owned()))
+                .collect();
+            let rows = view.multi_get::<RoomServers>(&keys)?;
+            let rows = left.into_iter().zip(rows);
+            Ok::<_, StoreError>(
+                rows.filter_map(|(room, row)| Some((room, row?)))
+                    .filter(|(_, row)| row.joined == 0)
+                    .collect::<Vec<_>>(),
+            )
+        };
+        for (room, row) in self.0.store.read(read).await? {
+            let last = row.stays.last().and_then(|stay| stay.to);
+            if last.is_some_and(|last| last <= through) {
+                self.forget(room, server, &row).await;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! What users do that matters only now.
+
+use std::time::Duration;
+
+use myelin_data::rooms::ReceiptKind;
+use myelin_rooms::{NewReceipt, Thread};
+use ruma::{OwnedEventId, RoomId};
+use serde_json::{Value, json};
+
+use super::support::{World, alice, server, until};
+use crate::outbound::{Edu, EphemeralKey};
+use myelin_types::UserNum;
+
+fn last_event(world: &World, room: &RoomId) -> OwnedEventId {
+    let view = world.here.store.view();
+    let num = world.num(room);
+    let last = view.prefix_last::<myelin_data::rooms::Timeline>(&num);
+    let (_, entry) = last.expect("it is read").expect("there are events");
+    let event = world.here.rooms.event(&view, num, entry.event);
+    let event = event.expect("it is read").expect("it is there");
+    OwnedEventId::try_from(event.header.event_id.clone()).expect("an event id")
+}
+
+#[tokio::test]
+async fn others_see_that_a_user_of_ours_types() {
+    let world = World::new().await;
+    let room = world.room(2).await;
+    let process = world.start().await;
+    let set = |timeout| world.here.rooms.set_typing(&room, user(), timeout);
+    set(Some(Duration::from_secs(30))).await.expect("she is there");
+    let edu = |typing: bool| {
+        json!({
+            "edu_type": "m.typing",
+            "content": { "room_id": room, "user_id": alice(), "typing": typing },
+        })
+    };
+    for number in 0..2 {
+        until(|| world.elsewhere.edus(&server(number)) == [edu(true)]).await;
+    }
+    set(None).await.expect("she is there");
+    for number in 0..2 {
+        until(|| world.elsewhere.edus(&server(number)) == [edu(true), edu(false)]).await;
+    }
+    process.stop().await;
+}
+
+fn user() -> &'static ruma::UserId {
+    ruma::user_id!("@alice:here.example")
+}
+
+#[tokio::test]
+async fn others_see_public_receipts_with_their_threads() {
+    let world = World::new().await;
+    let room = world.room(1).await;
+    world.say(&room, "hello").await;
+    let event_id = last_event(&world, &room);
+    let process = world.start().await;
+    let receipt = |kind, thread| NewReceipt {
+        kind,
+        thread,
+        event_id: event_id.clone(),
+    };
+    let receipts = vec![
+        receipt(ReceiptKind::Read, Thread::Unthreaded),
+        receipt(ReceiptKind::Read, Thread::Main),
+        receipt(ReceiptKind::ReadPrivate, Thread::Unthreaded),
+    ];
+    let set = world.here.rooms.set_receipts(&room, user(), receipts).await;
+    set.expect("she is there");
+    until(|| world.elsewhere.edus(&server(0)).len() >= 2).await;
+    process.stop().await;
+    let edu = |data: Value| {
+        let said = json!({ "data": data, "event_ids": [event_id] });
+        json!({
+            "edu_type": "m.receipt",
+            "content": { room.as_str(): { "m.read": { user().as_str(): said } } },
+        })
+    };
+    let now = crate::testing::NOW.0;
+    let mut edus = world.elsewhere.edus(&server(0));
+    edus.sort_by_key(|edu| edu.to_string().len());
+    let expected = [
+        edu(json!({ "ts": now })),
+        edu(json!({ "ts": now, "thread_id": "main" })),
+    ];
+    assert_eq!(edus, expected);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_gets_no_stale_news() {
+    let world = World::new().await;
+    let there = server(0);
+    let process = world.start().await;
+    let tell = |text: &str| {
+        let key = EphemeralKey::Presence(UserNum(1));
+        let edu = Edu::new("m.presence", json!({ "text": text }));
+        process.outbound.ephemeral(&there, key, edu);
+    };
+    world.elsewhere.refuse(&there, 502);
+    tell("lost");
+    until(|| process.outbound.with(|book| book.census().waiting) == Some(1)).await;
+    tell("lost too");
+    world.elsewhere.answer(&there);
+    process.outbound.heard(&there);
+    tell("an old one");
+    tell("the newest");
+    until(|| !world.elsewhere.edus(&there).is_empty()).await;
+    process.stop().await;
+    let edus = world.elsewhere.edus(&there);
+    assert_eq!(edus.last().map(|edu| &edu["content"]["text"]), Some(&json!("the newest")));
+    assert!(edus.iter().all(|edu| edu["content"]["text"] != "lost too"));
+    // Names of what does not last are never used twice.
+    let came = world.elsewhere.came(&there);
+    let mut names: Vec<_> = came.iter().map(|came| &came.id).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), came.len());
+}

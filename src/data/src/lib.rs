@@ -10,6 +10,7 @@
 
 pub mod accounts;
 pub mod federation;
+pub mod inbox;
 pub mod interner;
 pub mod json;
 pub mod log;
@@ -80,6 +81,8 @@ pub fn tables() -> Vec<TableSpec> {
         TableSpec::of::<unread::UnreadCounts>(),
         TableSpec::of::<federation::ServerKeys>(),
         TableSpec::of::<federation::Destinations>(),
+        TableSpec::of::<inbox::Inbox>(),
+        TableSpec::of::<inbox::AwaitedReceipts>(),
         TableSpec::of::<log::Log>(),
         TableSpec::of::<log::Cursors>(),
         TableSpec::of::<log::Counters>(),

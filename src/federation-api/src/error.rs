@@ -4,13 +4,16 @@
 //! a message for the other server. The cause is for the operator alone: it is logged, once, and has no way into the
 //! answer.
 
-use std::error::Error as StdError;
+use std::{error::Error as StdError, time::Duration};
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use ruma::api::{
     OutgoingResponseExt,
-    error::{Error as MatrixError, ErrorBody, ErrorKind, StandardErrorBody, UnknownTokenErrorData},
+    error::{
+        Error as MatrixError, ErrorBody, ErrorKind, LimitExceededErrorData, RetryAfter,
+        StandardErrorBody, UnknownTokenErrorData,
+    },
 };
 
 /// A refused request.
@@ -88,6 +91,17 @@ impl Refusal {
     /// 413 `M_TOO_LARGE`.
     pub fn too_large(message: impl Into<String>) -> Refusal {
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorKind::TooLarge, message)
+    }
+
+    /// 429 `M_LIMIT_EXCEEDED`, to be tried again after this time.
+    pub fn too_fast(retry_after: Duration) -> Refusal {
+        let mut data = LimitExceededErrorData::new();
+        data.retry_after = Some(RetryAfter::Delay(retry_after));
+        Refusal::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            ErrorKind::LimitExceeded(data),
+            "This server is asked too much.",
+        )
     }
 
     /// 500 `M_UNKNOWN`. The other server learns nothing of `cause`; the log has all of it.

@@ -1,18 +1,22 @@
 //! From an HTTP request to the operation's own type, with the calling server proved.
 
+use std::sync::Arc;
+
 use axum::{
     body::Body,
     extract::{FromRequest, FromRequestParts, RawPathParams},
+    middleware,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use http::{header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use myelin_federation::{
-    AuthError, Federation,
+    AuthError, Federation, Kind, Permit,
     auth::{Authorization, Signed},
 };
 use myelin_rules::canonical::{self, CanonicalError, Numbers};
+use parking_lot::Mutex;
 use ruma::{
     OwnedServerName,
     api::{
@@ -31,6 +35,9 @@ use crate::{
 
 /// The greatest body in bytes: a transaction of 50 events of 64 KiB, and 100 EDUs, with room to spare.
 const MAX_BODY: usize = 8 << 20;
+
+/// What the paths of transactions begin with.
+const TRANSACTIONS: &str = "/_matrix/federation/v1/send/";
 
 /// A request of the operation `T`: its parsed content and the server that sent it.
 #[derive(Debug)]
@@ -52,6 +59,9 @@ pub trait Identify: AuthScheme {
     /// Who may call.
     const ACCESS: Access;
 
+    /// Counts the request towards what its server may ask for.
+    fn admit(federation: &Federation, origin: &Self::Origin, kind: Kind) -> Result<Option<Permit>>;
+
     /// Proves who is calling.
     fn identify(
         federation: &Federation,
@@ -65,6 +75,10 @@ impl Identify for NoAuthentication {
 
     const ACCESS: Access = Access::Public;
 
+    fn admit(_: &Federation, (): &(), _: Kind) -> Result<Option<Permit>> {
+        Ok(None)
+    }
+
     async fn identify(_: &Federation, _: &http::Request<()>, _: Option<&Value>) -> Result<()> {
         Ok(())
     }
@@ -74,6 +88,17 @@ impl Identify for ServerSignatures {
     type Origin = OwnedServerName;
 
     const ACCESS: Access = Access::Server;
+
+    fn admit(
+        federation: &Federation,
+        origin: &OwnedServerName,
+        kind: Kind,
+    ) -> Result<Option<Permit>> {
+        federation
+            .admit(origin, kind)
+            .map(Some)
+            .map_err(|refused| Refusal::too_fast(refused.retry_after))
+    }
 
     async fn identify(
         federation: &Federation,
@@ -158,8 +183,34 @@ where
     let body = read_body(body).await?;
     let content = content(&body)?;
     let origin = T::Authentication::identify(federation, &head, content.as_ref()).await?;
+    let is_transaction = head.uri().path().starts_with(TRANSACTIONS);
+    let kind = if is_transaction {
+        Kind::Transaction
+    } else {
+        Kind::Request
+    };
+    let permit = T::Authentication::admit(federation, &origin, kind)?;
+    if let Some(slot) = parts.extensions.get::<PermitSlot>() {
+        *slot.0.lock() = permit;
+    }
     let body = T::try_from_http_request(head.map(|()| &body[..]), &args).map_err(refuse_request)?;
     Ok(Request { body, origin })
+}
+
+/// Keeps the permit of a request until it is answered.
+#[derive(Clone, Debug, Default)]
+struct PermitSlot(Arc<Mutex<Option<Permit>>>);
+
+/// Keeps the permits of requests until they are answered.
+pub(crate) async fn hold_permit(
+    mut request: axum::extract::Request,
+    next: middleware::Next,
+) -> Response {
+    let slot = PermitSlot::default();
+    request.extensions_mut().insert(slot.clone());
+    let response = next.run(request).await;
+    drop(slot.0.lock().take());
+    response
 }
 
 async fn read_body(body: Body) -> Result<Bytes> {

@@ -6,6 +6,7 @@
 use axum::{
     Router,
     handler::Handler,
+    middleware,
     response::IntoResponse,
     routing::{MethodFilter, on},
 };
@@ -13,7 +14,10 @@ use http::Method;
 use myelin_federation::Federation;
 use ruma::api::{IncomingRequest, path_builder::PathBuilder as _};
 
-use crate::{error::Refusal, extract::Identify};
+use crate::{
+    error::Refusal,
+    extract::{Identify, hold_permit},
+};
 
 /// Who may call an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +81,7 @@ impl Routes {
     pub(crate) fn finish(self) -> (Router<Federation>, Vec<Route>) {
         let router = self
             .router
+            .route_layer(middleware::from_fn(hold_permit))
             .method_not_allowed_fallback(async || Refusal::wrong_method().into_response());
         (router, self.table)
     }

@@ -2,12 +2,13 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1sendtxnid>
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::extract::State;
 use myelin_federation::{Federation, Transaction, TransactionError};
-use ruma::api::federation::transactions::send_transaction_message::v1::{
-    Request as Operation, Response,
+use ruma::api::{
+    error::ErrorKind,
+    federation::transactions::send_transaction_message::v1::{Request as Operation, Response},
 };
 
 use crate::{
@@ -15,14 +16,20 @@ use crate::{
     extract::{Reply, Request},
 };
 
+/// When a server is to send a transaction again for which there is no room.
+const FULL: Duration = Duration::from_secs(10);
+
 fn refuse(error: TransactionError) -> Refusal {
     match error {
         TransactionError::TooLarge => Refusal::too_large(error.to_string()),
+        TransactionError::LongId => Refusal::invalid(error.to_string()),
+        TransactionError::Malformed => Refusal::bad_request(ErrorKind::BadJson, error.to_string()),
+        TransactionError::Full => Refusal::too_fast(FULL),
         TransactionError::Failure(_) | TransactionError::CutShort => Refusal::internal(error),
     }
 }
 
-/// Takes in a transaction; answers when its events are durable or refused.
+/// Takes in a transaction; answers when its events are durable in the inbox or refused.
 ///
 /// `origin` in the body is not looked at: who sends the transaction is proved by its signature.
 pub(crate) async fn put(
@@ -30,19 +37,10 @@ pub(crate) async fn put(
     request: Request<Operation>,
 ) -> Result<Reply<Response>> {
     let Request { body, origin } = request;
-    let results = federation
-        .receive(Transaction {
-            origin,
-            id: body.transaction_id.to_string(),
-            pdus: body.pdus,
-            edus: body
-                .edus
-                .into_iter()
-                .map(ruma::serde::Raw::into_json)
-                .collect(),
-        })
-        .await
-        .map_err(refuse)?;
+    let edus = body.edus.into_iter().map(ruma::serde::Raw::into_json);
+    let id = body.transaction_id.to_string();
+    let transaction = Transaction::new(origin, id, body.pdus, edus.collect()).map_err(refuse)?;
+    let results = federation.receive(transaction).await.map_err(refuse)?;
     let results = Arc::unwrap_or_clone(results);
     Ok(Reply(Response::new(results)))
 }
@@ -50,6 +48,7 @@ pub(crate) async fn put(
 #[cfg(test)]
 mod tests {
     use http::Method;
+    use myelin_config::Rate;
     use serde_json::{Value, json};
 
     use crate::testing::{CHARLIE, Here, NOW};
@@ -72,7 +71,8 @@ mod tests {
         let pdu: Value = serde_json::from_str(message.json()).expect("an event is JSON");
         let mut forged = pdu.clone();
         forged["origin_server_ts"] = json!(1);
-        let body = transaction(&[pdu, forged], &[]);
+        let nowhere = json!({ "type": "m.room.message", "room_id": room });
+        let body = transaction(&[pdu, forged, nowhere], &[]);
         // The same transaction again, and another one with the same events.
         for id in ["1", "1", "2"] {
             let path = format!("/_matrix/federation/v1/send/{id}");
@@ -80,12 +80,58 @@ mod tests {
                 .signed(Method::PUT, &path, Some(body.clone()))
                 .await
                 .ok();
+            // Whether signatures fit shows later. What cannot be read has no id.
             let pdus = answer["pdus"].as_object().expect("results");
             assert_eq!(pdus[message.event_id()], json!({}), "{answer}");
-            let refused = pdus.values().filter(|result| result["error"].is_string());
-            assert_eq!(refused.count(), 1, "{answer}");
+            assert_eq!(pdus.len(), 2, "{answer}");
         }
+        here.inbox_is_empty().await;
         assert!(here.has(&room, message.event_id()).await);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_asks_too_much_is_told_when_to_come_again() {
+        let rate = Rate {
+            per_second: 0.001,
+            burst: 2,
+        };
+        let here = Here::limited(rate).await;
+        let path = "/_matrix/federation/v1/send/1";
+        let send = || here.signed(Method::PUT, path, Some(transaction(&[], &[])));
+        send().await.ok();
+        send().await.ok();
+        let refused = send().await.refused(429, "M_LIMIT_EXCEEDED");
+        assert!(
+            refused["retry_after_ms"].as_u64() > Some(60_000),
+            "{refused}"
+        );
+    }
+
+    #[tokio::test]
+    async fn receipts_are_shown_when_their_events_are_there() {
+        let here = Here::new().await;
+        let room = here.public_room().await;
+        let join = here.charlie_joins(&room).await;
+        let message = here.message_of_charlie(&room, &join, "hello");
+        let pdu: Value = serde_json::from_str(message.json()).expect("an event is JSON");
+        let read = |user: &str, event: &str| {
+            let receipt = json!({ user: { "event_ids": [event], "data": { "ts": 1 } } });
+            json!({ "edu_type": "m.receipt", "content": { &room: { "m.read": receipt } } })
+        };
+        let edus = [
+            read(CHARLIE, message.event_id()),
+            read("@alice:here.example", join.event_id()),
+            read("@nobody:there.example", join.event_id()),
+        ];
+        let path = "/_matrix/federation/v1/send/1";
+        let body = transaction(&[pdu], &edus);
+        here.signed(Method::PUT, path, Some(body)).await.ok();
+        here.inbox_is_empty().await;
+        let receipts = here.receipts(&room);
+        assert_eq!(
+            receipts,
+            [(CHARLIE.to_owned(), message.event_id().to_owned())]
+        );
     }
 
     #[tokio::test]

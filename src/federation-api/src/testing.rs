@@ -8,7 +8,7 @@ use axum::{
 };
 use http::{Method, Request, StatusCode, header};
 use myelin_accounts::Accounts;
-use myelin_config::Config;
+use myelin_config::{Config, Rate};
 use myelin_data::{
     Interner,
     federation::{PublishedKeys, ServerKeys},
@@ -16,7 +16,7 @@ use myelin_data::{
 use myelin_federation::{Federation, Parts, auth::Signed};
 use myelin_rooms::{CreateRoom, Preset, Profile, Rooms, SendState};
 use myelin_rules::{EventBuilder, EventRef, Pdu, RoomVersion, Signer, SigningKey};
-use myelin_store::{Batch, Store};
+use myelin_store::{Batch, Scan, Store};
 use myelin_types::{Clock, Millis, MockClock, Random, SeededRandom, UserNum};
 use ruma::{OwnedRoomId, RoomId, owned_server_name, server_name, user_id};
 use serde_json::{Value, json};
@@ -82,6 +82,17 @@ pub(crate) fn there_path(operation: &str, room: impl AsRef<str>, what: &str) -> 
 
 impl Here {
     pub(crate) async fn new() -> Here {
+        Here::open(Config::for_server(owned_server_name!("here.example"))).await
+    }
+
+    /// One that takes only so many transactions of a server.
+    pub(crate) async fn limited(transactions: Rate) -> Here {
+        let mut config = Config::for_server(owned_server_name!("here.example"));
+        config.federation.transactions = transactions;
+        Here::open(config).await
+    }
+
+    async fn open(config: Config) -> Here {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let options = myelin_store::Options {
             memory_budget: 32 << 20,
@@ -120,7 +131,6 @@ impl Here {
                 ..myelin_rooms::Options::default()
             },
         );
-        let config = Config::for_server(owned_server_name!("here.example"));
         let accounts = Accounts::open(
             store.clone(),
             interner,
@@ -353,6 +363,36 @@ impl Here {
         builder
             .sign(RoomVersion::V11, &self.there)
             .expect("the event is sound")
+    }
+
+    /// Waits until nothing is in the inbox any more.
+    pub(crate) async fn inbox_is_empty(&self) {
+        for _ in 0..2_000 {
+            let load = self.rooms.inbox_load().await.expect("the store reads");
+            if load.events == 0 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        panic!("events stay in the inbox");
+    }
+
+    /// Whose receipts stand at which events of the room.
+    pub(crate) fn receipts(&self, room: &RoomId) -> Vec<(String, String)> {
+        let view = self.rooms.store().view();
+        let handle = self
+            .rooms
+            .find(&view, room)
+            .expect("the store reads")
+            .expect("the room is there");
+        let rows = view.scan::<myelin_data::rooms::Receipts>(Scan::prefix(&handle.num));
+        rows.map(|row| {
+            let ((_, user, ..), receipt) = row.expect("the store reads");
+            let users = self.rooms.interner().user_ids(&view, &[user]);
+            let users = users.expect("the store reads");
+            (users[0].to_string(), receipt.event_id)
+        })
+        .collect()
     }
 
     /// Whether the room's history has this event.

@@ -16,6 +16,7 @@ mod inbound;
 pub mod join;
 mod keys;
 mod outbound;
+mod policy;
 mod query;
 #[cfg(test)]
 mod testing;
@@ -40,7 +41,7 @@ pub use client::RequestError;
 pub use connect::ConnectError;
 use discovery::route::Ports;
 pub use dns::DnsError;
-pub use inbound::{MAX_EDUS, MAX_PDUS, Transaction, TransactionError};
+pub use inbound::{Kind, MAX_EDUS, MAX_PDUS, Permit, TooMuch, Transaction, TransactionError};
 pub use keys::KeyError;
 pub use outbound::{Edu, EphemeralKey, Outbound};
 pub use query::{LookUpProfileError, QueryError, ResolveAliasError, ResolvedAlias};
@@ -158,6 +159,7 @@ impl Federation {
             Arc::clone(&random),
             Arc::clone(&client) as Arc<dyn outbound::Wire>,
         );
+        rooms.ask_policies_through(Arc::new(policy::Policies(Arc::clone(&client))));
         Ok(Federation(Arc::new(Inner {
             enabled: settings.enabled,
             server_name,
@@ -168,7 +170,7 @@ impl Federation {
             answers: query::Answers::new(Arc::clone(&clock)),
             clock,
             random,
-            inbound: inbound::Inbound::default(),
+            inbound: inbound::Inbound::new(settings),
             joining: join::Joining::default(),
             outbound,
             tasks: TaskTracker::new(),

@@ -158,6 +158,7 @@ impl Other {
             allow_private_addresses: ["127.0.0.0/8", "::1"]
                 .map(|network| network.parse().expect("a network"))
                 .to_vec(),
+            ..Settings::default()
         }
     }
 

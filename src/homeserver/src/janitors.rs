@@ -7,6 +7,8 @@ use myelin_federation::Federation;
 use myelin_runtime::Tasks;
 
 const EVERY: Duration = Duration::from_mins(1);
+/// How soon after its time something of the inbox is tried again. A look in memory.
+const INBOX_EVERY: Duration = Duration::from_secs(1);
 const KEYS_EVERY: Duration = Duration::from_hours(6);
 
 /// Starts all janitors.
@@ -38,8 +40,18 @@ pub(crate) fn start(state: &AppState, tasks: &Tasks) {
     });
 }
 
-/// Starts the janitor of what is known of other servers.
+/// Starts the janitor of what is known of other servers, and what brings up again what waits in the inbox.
 pub(crate) fn start_federation(federation: &Federation, tasks: &Tasks) {
+    let inbox = federation.clone();
+    tasks.periodic("inbox", INBOX_EVERY, move || {
+        let inbox = inbox.clone();
+        async move { inbox.work_inbox().await }
+    });
+    let limits = federation.clone();
+    tasks.periodic("federation's rate limits' janitor", EVERY, move || {
+        limits.forget_quiet();
+        async { Ok::<_, String>(()) }
+    });
     let federation = federation.clone();
     tasks.periodic("federation's janitor", KEYS_EVERY, move || {
         let federation = federation.clone();

@@ -16,7 +16,7 @@ use ruma::OwnedUserId;
 use crate::event::Event;
 
 /// The state events with an empty state key that are kept decoded. `m.room.create` comes first.
-pub(crate) const KEPT: [&str; 11] = [
+pub(crate) const KEPT: [&str; 12] = [
     "m.room.create",
     "m.room.power_levels",
     "m.room.join_rules",
@@ -28,6 +28,7 @@ pub(crate) const KEPT: [&str; 11] = [
     "m.room.canonical_alias",
     "m.room.encryption",
     "m.room.tombstone",
+    "m.room.policy",
 ];
 
 /// The number of the segment with which a room's timeline begins.

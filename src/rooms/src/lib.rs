@@ -54,7 +54,7 @@ pub use typing::{Typing, TypingError, TypingSnapshot};
 
 use std::{
     future::Future,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -86,6 +86,8 @@ pub struct Options {
     pub idle_rooms: usize,
     /// Who is told of whom that he is there.
     pub presence: PresenceOptions,
+    /// How much of what other servers sent may wait to be judged.
+    pub inbox: remote::InboxLimits,
 }
 
 /// All rooms of the server. Cheap to clone; every clone is the same server.
@@ -109,6 +111,9 @@ struct Inner {
     positions: Arc<positions::Positions>,
     transactions: transaction::InFlight,
     receipt_locks: receipts::ReceiptLocks,
+    inbox: remote::Inbox,
+    awaiting: remote::Awaiting,
+    policies: OnceLock<Arc<dyn remote::AskPolicy>>,
     typing: Typing,
     presence: Presence,
     /// When the newest room was made, in milliseconds: see `creation_time`.
@@ -130,6 +135,7 @@ impl Default for Options {
             node_cache_bytes: 32 << 20,
             idle_rooms: 10_000,
             presence: PresenceOptions::default(),
+            inbox: remote::InboxLimits::default(),
         }
     }
 }
@@ -183,6 +189,9 @@ impl Rooms {
             positions,
             transactions: transaction::InFlight::default(),
             receipt_locks: receipts::ReceiptLocks::default(),
+            inbox: remote::Inbox::new(options.inbox),
+            awaiting: remote::Awaiting::default(),
+            policies: OnceLock::new(),
             typing: Typing::new(Arc::clone(&clock)),
             presence: Presence::new(store.clone(), Arc::clone(&clock), options.presence),
             last_creation: AtomicU64::new(0),

@@ -87,15 +87,16 @@ impl From<StoreError> for ReceiptError {
 }
 
 /// The receipts that stay to be written after a look at the store.
-struct Work {
-    room: RoomNum,
-    user: UserNum,
-    receipts: Vec<(ReceiptKind, String, Option<Receipt>, Receipt)>,
+#[derive(Clone, Debug)]
+pub(crate) struct Work {
+    pub(crate) room: RoomNum,
+    pub(crate) user: UserNum,
+    pub(crate) receipts: Vec<(ReceiptKind, String, Option<Receipt>, Receipt)>,
 }
 
 impl Thread {
     /// As the key of a receipt.
-    fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         match self {
             Thread::Unthreaded => String::new(),
             Thread::Main => "main".to_owned(),
@@ -121,7 +122,9 @@ impl Rooms {
             let read = move |view: &View| reader.plan(view, &room_id, &user, &receipts, now);
             let work = rooms.0.store.read(read).await?;
             if !work.receipts.is_empty() {
-                let committed = rooms.0.store.commit(batch(&work)).await;
+                let mut batch = Batch::new();
+                write(&mut batch, &work);
+                let committed = rooms.0.store.commit(batch).await;
                 committed.map_err(Failure::from)?;
             }
             drop(lock);
@@ -212,7 +215,7 @@ impl Rooms {
 
     /// Whether a receipt for `thread` may name an event: a thread's root and everything that is related to the root in
     /// other ways belong to the main timeline, but the root may be named as the beginning of its thread too.
-    fn is_in_thread(
+    pub(crate) fn is_in_thread(
         &self,
         view: &View,
         event: &Arc<Event>,
@@ -227,8 +230,8 @@ impl Rooms {
     }
 }
 
-fn batch(work: &Work) -> Batch {
-    let mut batch = Batch::new();
+/// Writes receipts of a user in a room, which are not none.
+pub(crate) fn write(batch: &mut Batch, work: &Work) {
     for (kind, thread, before, after) in &work.receipts {
         let key = (work.room, work.user, *kind, thread.clone());
         let row = |pos| (work.room, pos, work.user, *kind, thread.clone());
@@ -248,5 +251,4 @@ fn batch(work: &Work) -> Batch {
         batch.touch(Changed::PrivateReceipts(work.room).into());
         batch.touch(Changed::OwnReceipts(work.user).into());
     }
-    batch
 }

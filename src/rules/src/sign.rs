@@ -161,12 +161,8 @@ impl Signer {
 
     /// The text of `signatures` (canonical JSON) with this server's signature of `message` added.
     pub(crate) fn add_signature(&self, signatures: &str, message: &[u8]) -> String {
-        let mut all: Signatures = serde_json::from_str(signatures).unwrap_or_default();
-        all.entry(self.server_name.clone())
-            .or_default()
-            .insert(self.key.id.clone(), self.key.sign(message).into());
-        let all = serde_json::to_value(all).expect("maps with string keys are JSON");
-        canonical::to_string(&all, Numbers::Any).expect("signatures are not nested deeply")
+        let signature = self.key.sign(message);
+        with_signature(signatures, &self.server_name, &self.key.id, &signature)
     }
 }
 
@@ -210,6 +206,48 @@ pub enum Verified {
     Whole,
     /// Signatures are right, the content hash is not: go on with [`Pdu::redacted`].
     HashMismatch,
+}
+
+/// The identifier of every policy server's key in events. It is never published among a server's keys.
+pub const POLICY_KEY_ID: &str = "ed25519:policy_server";
+
+/// Whether the policy server `server` has signed `event` with this key, which the room's state names. Spec: "Validating
+/// Policy Server signatures".
+pub fn has_policy_signature(event: &Pdu, server: &str, key: &[u8; 32]) -> bool {
+    let Some(members) = Members::of(event.json()) else {
+        return false;
+    };
+    let signatures = members.get("signatures");
+    let signatures: Option<Signatures> =
+        signatures.and_then(|signatures| serde_json::from_str(signatures).ok());
+    let signature = signatures
+        .as_ref()
+        .and_then(|signatures| signatures.get(server)?.get(POLICY_KEY_ID)?.as_str());
+    let text = hash::signed_text(event.version(), event.json());
+    match (signature, text) {
+        (Some(signature), Ok(text)) => verify_one(key, text.as_bytes(), signature),
+        _ => false,
+    }
+}
+
+/// A public key from its base64.
+pub fn public_key(text: &str) -> Option<[u8; 32]> {
+    BASE64.decode(text).ok()?.try_into().ok()
+}
+
+/// The text of `signatures` (canonical JSON) with a signature added, or in the place of one.
+pub(crate) fn with_signature(
+    signatures: &str,
+    server: &str,
+    key_id: &str,
+    signature: &str,
+) -> String {
+    let mut all: Signatures = serde_json::from_str(signatures).unwrap_or_default();
+    all.entry(server.to_owned())
+        .or_default()
+        .insert(key_id.to_owned(), signature.into());
+    let all = serde_json::to_value(all).expect("maps with string keys are JSON");
+    canonical::to_string(&all, Numbers::Any).expect("signatures are not nested deeply")
 }
 
 /// Why an event or object is not validly signed.

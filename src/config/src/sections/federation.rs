@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::{
+    Rate,
     macros::{Invalid, Section, SectionDoc, section},
     values::Network,
 };
@@ -20,11 +21,46 @@ section! {
         /// only public addresses are connected to, so that nobody can have this server call upon its neighbours.
         #[serde(default)]
         pub allow_private_addresses: Vec<Network> => r#"["10.0.0.0/8"]"#,
+        /// Whether `transactions` and `requests` hold. How many requests of one server run at once is limited in any case.
+        #[serde(default = "default_rate_limits")]
+        pub rate_limits: bool,
+        /// How many transactions one server may send: each brings up to 50 events and 100 notices. A bucket that holds
+        /// `burst` of them and refills with `per_second`. Further ones are refused, and sent again later.
+        #[serde(default = "default_transactions")]
+        pub transactions: Rate,
+        /// How many other requests one server may make.
+        #[serde(default = "default_requests")]
+        pub requests: Rate,
+        /// How many requests of one server, transactions not counted, run at once.
+        #[serde(default = "default_concurrent_requests")]
+        pub concurrent_requests: u32,
     }
 }
 
 fn default_enabled() -> bool {
     true
+}
+
+fn default_rate_limits() -> bool {
+    true
+}
+
+fn default_transactions() -> Rate {
+    Rate {
+        per_second: 50.0,
+        burst: 500,
+    }
+}
+
+fn default_requests() -> Rate {
+    Rate {
+        per_second: 100.0,
+        burst: 1_000,
+    }
+}
+
+fn default_concurrent_requests() -> u32 {
+    50
 }
 
 impl Default for Federation {
@@ -34,6 +70,10 @@ impl Default for Federation {
             enabled: default_enabled(),
             ca_certificates: Vec::new(),
             allow_private_addresses: Vec::new(),
+            rate_limits: default_rate_limits(),
+            transactions: default_transactions(),
+            requests: default_requests(),
+            concurrent_requests: default_concurrent_requests(),
         }
     }
 }
@@ -45,6 +85,18 @@ impl Section for Federation {
         let unnamed = |path: &PathBuf| path.as_os_str().is_empty();
         if self.ca_certificates.iter().any(unnamed) {
             return Err(Invalid::new("ca_certificates", "must name files"));
+        }
+        let rates = [
+            ("transactions", self.transactions),
+            ("requests", self.requests),
+        ];
+        for (field, rate) in rates {
+            if !rate.is_valid() {
+                return Err(Invalid::new(field, Rate::VALID));
+            }
+        }
+        if self.concurrent_requests == 0 {
+            return Err(Invalid::new("concurrent_requests", "must be at least 1"));
         }
         Ok(())
     }

@@ -14,6 +14,16 @@ pub struct Rate {
     pub burst: u32,
 }
 
+impl Rate {
+    /// What [`Rate::is_valid`] asks for.
+    pub(super) const VALID: &str = "needs per_second above 0 and a burst of at least 1";
+
+    /// Whether such a bucket can be made.
+    pub(super) fn is_valid(self) -> bool {
+        self.per_second.is_finite() && self.per_second > 0.0 && self.burst > 0
+    }
+}
+
 section! {
     /// How often one client may ask for something before it is told to wait. Each class is a bucket that holds
     /// `burst` requests and refills with `per_second`. Classes before a login count per IP address, the others
@@ -102,11 +112,8 @@ impl Section for RateLimits {
             ("read", self.read),
         ];
         for (field, rate) in classes {
-            if !(rate.per_second.is_finite() && rate.per_second > 0.0) || rate.burst == 0 {
-                return Err(Invalid::new(
-                    field,
-                    "needs per_second above 0 and a burst of at least 1",
-                ));
+            if !rate.is_valid() {
+                return Err(Invalid::new(field, Rate::VALID));
             }
         }
         Ok(())

@@ -97,6 +97,9 @@ impl RoomGuard {
     pub(crate) async fn append(&mut self, mut draft: Draft) -> Result<Arc<Event>, AppendError> {
         let sent_by = draft.sent_by.take();
         let (pdu, auth) = self.build(draft).await?;
+        // Whoever may not send it anyway need not be shown to a policy server.
+        self.check_current(&pdu, auth.iter().cloned())?;
+        let pdu = self.with_policy(pdu).await?;
         self.append_built(pdu, auth, sent_by).await
     }
 

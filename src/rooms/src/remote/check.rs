@@ -4,13 +4,14 @@ use std::{collections::BTreeMap, num::NonZero, sync::Arc};
 
 use myelin_rules::{
     Pdu, RoomVersion, Signer,
-    sign::{self, Verified, VerifyKey, VerifyKeys},
+    sign::{self, POLICY_KEY_ID, Verified, VerifyError, VerifyKey, VerifyKeys},
 };
 use ruma::OwnedServerName;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use thiserror::Error;
 
-use super::{Fetch, ReceiveError, WantedKey};
+use super::{Fetch, WantedKey};
 use crate::{Failure, RoomHandle, Rooms};
 
 /// Most bytes of an event as it comes over the wire: with `unsigned` and white space, which do not count in the end.
@@ -19,11 +20,25 @@ const MOST_BYTES: usize = 256 * 1024;
 /// Most signatures of one server that are looked at.
 const MOST_SIGNATURES: usize = 8;
 
+/// Why an event does not pass the checks that it passes by itself: it is dropped.
+#[derive(Clone, Debug, Error)]
+pub(super) enum CheckError {
+    /// It is no event of its room's version.
+    #[error("the event is malformed: {0}")]
+    Malformed(String),
+    /// The key of a server whose signature it needs cannot be had. It may be another time.
+    #[error("the signature of {0} cannot be verified, because its key is not known")]
+    KeyNotKnown(String),
+    /// Its signatures do not verify.
+    #[error("the signatures do not verify: {0}")]
+    BadSignature(String),
+}
+
 /// Fewest events that are worth a thread of their own.
 const LEAST_A_THREAD: usize = 32;
 
 /// Reads an event of a room.
-pub(super) fn parse(handle: &RoomHandle, json: &RawValue) -> Result<Pdu, ReceiveError> {
+pub(super) fn parse(handle: &RoomHandle, json: &RawValue) -> Result<Pdu, CheckError> {
     parse_in(handle.version, &handle.room.room_id, json)
 }
 
@@ -32,13 +47,13 @@ pub(super) fn parse_in(
     version: RoomVersion,
     room_id: &str,
     json: &RawValue,
-) -> Result<Pdu, ReceiveError> {
-    let malformed = |text: &str| Err(ReceiveError::Malformed(text.to_owned()));
+) -> Result<Pdu, CheckError> {
+    let malformed = |text: &str| Err(CheckError::Malformed(text.to_owned()));
     if json.get().len() > MOST_BYTES {
         return malformed("it is too large");
     }
     let pdu = Pdu::parse(version, json.get().as_bytes())
-        .map_err(|error| ReceiveError::Malformed(error.to_string()))?;
+        .map_err(|error| CheckError::Malformed(error.to_string()))?;
     if pdu.room_id() != room_id {
         return malformed("it is of another room");
     }
@@ -78,7 +93,7 @@ impl Rooms {
         &self,
         fetch: &dyn Fetch,
         pdus: Vec<Pdu>,
-    ) -> Result<Vec<Result<Pdu, ReceiveError>>, Failure> {
+    ) -> Result<Vec<Result<Pdu, CheckError>>, Failure> {
         if pdus.is_empty() {
             return Ok(Vec::new());
         }
@@ -96,10 +111,21 @@ impl Rooms {
         on_all_cores(pdus, move |pdu| match sign::verify(&pdu, &keys) {
             Ok(Verified::Whole) => Ok(pdu),
             Ok(Verified::HashMismatch) => Ok(pdu.redacted()),
-            Err(error) => Err(ReceiveError::BadSignature(error.to_string())),
+            Err(VerifyError::Unsigned(server)) if lacks_keys(&pdu, &server, &keys) => {
+                Err(CheckError::KeyNotKnown(server))
+            }
+            Err(error) => Err(CheckError::BadSignature(error.to_string())),
         })
         .await
     }
+}
+
+/// Whether a server has signed an event with a key that could not be had.
+fn lacks_keys(pdu: &Pdu, server: &str, keys: &VerifyKeys) -> bool {
+    let known = keys.get(server);
+    wanted_keys(pdu).iter().any(|wanted| {
+        wanted.server == server && !known.is_some_and(|known| known.contains_key(&wanted.key_id))
+    })
 }
 
 /// Our own key is known without asking, and nobody else is to be believed about it.
@@ -131,7 +157,8 @@ pub(crate) fn wanted_keys(pdu: &Pdu) -> Vec<WantedKey> {
             continue;
         };
         let ids = signed.signatures.get(&server).into_iter().flatten();
-        let ids = ids.filter(|(id, _)| id.starts_with("ed25519:"));
+        // The key of a policy server stands in the room's state, and nobody publishes it.
+        let ids = ids.filter(|(id, _)| id.starts_with("ed25519:") && *id != POLICY_KEY_ID);
         wanted.extend(ids.take(MOST_SIGNATURES).map(|(key_id, _)| WantedKey {
             server: name.clone(),
             key_id: key_id.clone(),

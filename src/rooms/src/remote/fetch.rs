@@ -111,3 +111,14 @@ pub enum FetchError {
     #[error("the answer is malformed: {0}")]
     Malformed(String),
 }
+
+impl FetchError {
+    /// Whether the same request may be answered another time.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Refused { status, .. } => *status == 429 || *status >= 500,
+            Self::Malformed(_) => false,
+        }
+    }
+}

@@ -1,6 +1,9 @@
 //! Users of other servers who join through this one: `make_join` and `send_join`.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use myelin_data::rooms::{EventStatus, Membership as Stored};
 use myelin_rules::{Membership, Pdu, RoomVersion, auth::JoinRule};
@@ -204,6 +207,10 @@ impl Rooms {
             Some(Err(error)) => return Err(AcceptJoinError::Malformed(error.to_string())),
             None => return Err(Failure::CutShort.into()),
         };
+        let asked = self.ask_policy(&handle, vec![pdu], &HashSet::new()).await?;
+        let Some(pdu) = asked.into_iter().next() else {
+            return Err(Failure::CutShort.into());
+        };
 
         let mut guard = self.lock(&handle).await?;
         guard.settle().await?;
@@ -337,7 +344,7 @@ impl RoomGuard {
         pdu: Pdu,
         num: Option<EventNum>,
     ) -> Result<Arc<Event>, AcceptJoinError> {
-        let mut verdict = match self.judge(&pdu, None).await {
+        let mut verdict = match self.judge(&pdu, &BTreeMap::new()).await {
             Ok(verdict) => verdict,
             Err(Unjudged::Unconnected(reason)) => {
                 return Err(AcceptJoinError::Malformed(reason.to_owned()));

@@ -19,11 +19,15 @@ use myelin_state::Root;
 use myelin_store::{Scan, StoreError, View};
 use myelin_types::EventNum;
 
-use super::gather::is_settled;
+use super::gather::{Gathered, is_rejected, is_settled};
 use crate::{
     AppendError, Event, Failure,
     pipeline::{Admission, RoomGuard, Spot},
 };
+
+/// How many redactions may wait for one event, and how many of them of one server's users.
+const MOST_AWAITED: usize = 20;
+const MOST_OF_A_SERVER: usize = 4;
 
 /// The gaps of a room: what is missing before a segment.
 pub(super) type Missing = BTreeMap<u32, Vec<String>>;
@@ -56,6 +60,18 @@ pub(super) struct Verdict {
     pub(super) missing: Vec<String>,
 }
 
+/// An event that is to be judged.
+pub(super) struct Incoming {
+    /// The event, verified.
+    pub(super) pdu: Pdu,
+    /// The same, if it is stored as an outlier or as rejected.
+    pub(super) known: Option<Arc<Event>>,
+    /// Where it was missing, if it was.
+    pub(super) place: Option<Place>,
+    /// If it is rejected it is not to be stored.
+    pub(super) is_stranger: bool,
+}
+
 /// Why an event cannot be judged.
 #[derive(Debug)]
 pub(super) enum Unjudged {
@@ -81,12 +97,12 @@ impl From<AppendError> for Unjudged {
 }
 
 impl RoomGuard {
-    /// Judges an event that was verified. `state` is the state before it, where that was fetched because predecessors are
-    /// missing. The guard must be settled.
+    /// Judges an event that was verified. `fetched` are the states after predecessors that are missing, by their ids. The
+    /// guard must be settled.
     pub(super) async fn judge(
         &mut self,
         pdu: &Pdu,
-        state: Option<Root>,
+        fetched: &BTreeMap<String, Root>,
     ) -> Result<Verdict, Unjudged> {
         if pdu.prev_events().len() == 0 {
             // Only the create event has none, and that of a room that is known is known.
@@ -99,26 +115,31 @@ impl RoomGuard {
         for (id, event) in prev.into_iter().zip(known) {
             match event.filter(|event| is_settled(Some(event))) {
                 Some(event) => states.push(event.header.after()),
-                None => missing.push(id),
+                None => match fetched.get(&id) {
+                    Some(state) => {
+                        states.push(*state);
+                        missing.push(id);
+                    }
+                    None => return Err(Unjudged::Unconnected("its predecessors are missing")),
+                },
             }
         }
-        let before = match (missing.is_empty(), state) {
-            (true, _) => self.resolve(&states).await?,
-            (false, Some(state)) => state,
-            (false, None) => return Err(Unjudged::Unconnected("its predecessors are missing")),
-        };
+        let before = self.resolve(&states).await?;
         let mut verdict = Verdict {
             status: EventStatus::Rejected,
             reason: None,
             before,
             missing,
         };
-        // 4. to 6. of the checks on receipt.
+        // 4. to 7. of the checks on receipt.
         if let Err(reason) = self.check_auth_events(pdu).await? {
             verdict.reason = Some(reason);
         } else if let Err(reason) = self.check_state(pdu, before).await? {
             verdict.reason = Some(reason);
         } else if let Err(reason) = self.check_state(pdu, self.state().root()).await? {
+            verdict.status = EventStatus::SoftFailed;
+            verdict.reason = Some(reason);
+        } else if let Err(reason) = self.check_policy(pdu).await? {
             verdict.status = EventStatus::SoftFailed;
             verdict.reason = Some(reason);
         } else {
@@ -181,7 +202,11 @@ impl RoomGuard {
     }
 
     /// Takes in an event that is part of a state or an auth chain only, unless it is known.
-    pub(super) async fn admit_outlier(&mut self, pdu: Pdu) -> Result<(), Unjudged> {
+    pub(super) async fn admit_outlier(
+        &mut self,
+        pdu: Pdu,
+        progress: &mut Progress,
+    ) -> Result<(), Unjudged> {
         let known = self.known(vec![pdu.event_id().to_owned()]).await?;
         if known.into_iter().flatten().next().is_some() {
             return Ok(());
@@ -196,22 +221,38 @@ impl RoomGuard {
                 EventStatus::Rejected
             }
         };
-        self.admit(Admission {
-            pdu,
-            status,
-            num: None,
-            before: Root::EMPTY,
-            spot: Spot::End,
-            outgoing: false,
-        })
-        .await?;
+        let event = self
+            .admit(Admission {
+                pdu,
+                status,
+                num: None,
+                before: Root::EMPTY,
+                spot: Spot::End,
+                outgoing: false,
+            })
+            .await?;
+        self.apply_awaited(&event, progress).await?;
         Ok(())
     }
 
-    /// The state that consists of these events. Those that are not known, were rejected or are no state are left out.
-    pub(super) async fn state_of(&mut self, ids: Vec<String>) -> Result<Root, Failure> {
+    /// The state after an event of which only the state before it is known, by the ids of its events. Those of them that
+    /// were rejected, are no state or could not be had are left out; if `whole`, none may be missing, or there is no answer.
+    pub(super) async fn state_after(
+        &mut self,
+        id: &str,
+        before: &[String],
+        whole: bool,
+    ) -> Result<Option<Root>, Failure> {
         let mut entries: BTreeMap<Key, EventNum> = BTreeMap::new();
-        for event in self.known(ids).await?.into_iter().flatten() {
+        let mut ids = before.to_vec();
+        ids.push(id.to_owned());
+        let events = self.known(ids).await?;
+        // Without the event itself it cannot be told whether it changed the state.
+        let known = events.iter().flatten().count();
+        if events.last().is_none_or(Option::is_none) || (whole && known < events.len()) {
+            return Ok(None);
+        }
+        for event in events.into_iter().flatten() {
             if event.header.status != EventStatus::Rejected
                 && let Some(state_key) = event.pdu.state_key()
             {
@@ -223,7 +264,7 @@ impl RoomGuard {
             .into_iter()
             .map(|(key, event)| (key, Some(event)))
             .unzip();
-        self.change(Root::EMPTY, &keys, &events).await
+        self.change(Root::EMPTY, &keys, &events).await.map(Some)
     }
 
     /// The gaps of the room.
@@ -237,19 +278,30 @@ impl RoomGuard {
         Ok(self.rooms.0.store.read(read).await?)
     }
 
-    /// Judges an event and takes it in with what the verdict says. `place` is where it was missing, if it was.
+    /// Judges an event and takes it in with what the verdict says. `fetched` as in [`judge`](Self::judge).
     pub(super) async fn judge_and_admit(
         &mut self,
-        pdu: Pdu,
-        num: Option<EventNum>,
-        state: Option<Root>,
-        place: Option<Place>,
+        incoming: Incoming,
+        fetched: &BTreeMap<String, Root>,
         progress: &mut Progress,
     ) -> Result<(), Unjudged> {
-        let verdict = self.judge(&pdu, state).await?;
+        let Incoming {
+            pdu,
+            known,
+            place,
+            is_stranger,
+        } = incoming;
+        let verdict = self.judge(&pdu, fetched).await?;
         if let Some(reason) = &verdict.reason {
             let (event_id, status) = (pdu.event_id(), verdict.status);
             tracing::info!(event_id, ?status, reason, "event kept out of its room");
+        }
+        let was_rejected = is_rejected(known.as_ref());
+        if verdict.status == EventStatus::Rejected && (is_stranger || was_rejected) {
+            return Ok(());
+        }
+        if was_rejected {
+            tracing::info!(event_id = pdu.event_id(), "event is not rejected any more");
         }
         let spot = match place {
             Some(place) => Spot::Front(place),
@@ -260,7 +312,7 @@ impl RoomGuard {
             .admit(Admission {
                 pdu,
                 status: verdict.status,
-                num,
+                num: known.map(|event| event.num),
                 before: verdict.before,
                 spot,
                 outgoing: false,
@@ -280,13 +332,18 @@ impl RoomGuard {
         Ok(())
     }
 
-    /// The places of those events that are missing in front of segments, or lead there: `events` are sorted by their
-    /// references.
+    /// The places of those events that are missing in front of segments, or lead there.
     pub(super) async fn places(
         &self,
-        events: &[Pdu],
+        gathered: &Gathered,
         gaps: &Missing,
     ) -> Result<HashMap<String, Place>, Failure> {
+        let is_outlier = |event: &&Pdu| gathered.outliers.contains(event.event_id());
+        let events: Vec<&Pdu> = gathered
+            .events
+            .iter()
+            .filter(|event| !is_outlier(event))
+            .collect();
         let mut places = HashMap::new();
         for (segment, names) in gaps {
             let mut wanted: HashSet<&str> = names.iter().map(String::as_str).collect();
@@ -328,13 +385,35 @@ impl RoomGuard {
         let target = self.known(vec![id.clone()]).await?;
         if let Some(target) = target.into_iter().flatten().next() {
             self.redact_with(&target, redaction);
-        } else {
+            return Ok(());
+        }
+        let mut waiting = self.stored_awaited(&id).await?;
+        waiting.extend(progress.awaited.get(&id).into_iter().flatten().cloned());
+        let server = limits::server_name_of(redaction.pdu.sender());
+        let same = |other: &&Arc<Event>| limits::server_name_of(other.pdu.sender()) == server;
+        // When full, the redaction stands in the room and redacts nothing. Not one server alone fills it.
+        if waiting.len() < MOST_AWAITED && waiting.iter().filter(same).count() < MOST_OF_A_SERVER {
             let key = (self.num(), id.clone(), redaction.num);
             self.batch().put::<AwaitedTargets>(&key, &Present);
             let waiting = progress.awaited.entry(id).or_default();
             waiting.push(Arc::clone(redaction));
         }
         Ok(())
+    }
+
+    /// The stored redactions that wait for an event.
+    async fn stored_awaited(&self, id: &str) -> Result<Vec<Arc<Event>>, Failure> {
+        let prefix = (self.num(), id.to_owned());
+        let rooms = self.rooms.clone();
+        let read = move |view: &View| {
+            let nums = view
+                .keys::<AwaitedTargets>(Scan::prefix(&prefix))
+                .map(|key| key.map(|(.., redaction)| redaction))
+                .collect::<Result<Vec<EventNum>, StoreError>>()?;
+            rooms.events(view, prefix.0, &nums)
+        };
+        let events = self.rooms.0.store.read(read).await?;
+        Ok(events.into_iter().flatten().collect())
     }
 
     /// Prunes an event for which redactions have waited by the first of them that may do that.
@@ -344,15 +423,7 @@ impl RoomGuard {
         progress: &mut Progress,
     ) -> Result<(), Failure> {
         let prefix = (self.num(), target.header.event_id.clone());
-        let (rooms, wanted) = (self.rooms.clone(), prefix.clone());
-        let read = move |view: &View| {
-            let nums = view
-                .keys::<AwaitedTargets>(Scan::prefix(&wanted))
-                .map(|key| key.map(|(.., redaction)| redaction))
-                .collect::<Result<Vec<EventNum>, StoreError>>()?;
-            rooms.events(view, wanted.0, &nums)
-        };
-        let stored = self.rooms.0.store.read(read).await?.into_iter().flatten();
+        let stored = self.stored_awaited(&prefix.1).await?.into_iter();
         let new = progress.awaited.remove(&prefix.1).unwrap_or_default();
         let mut pruned = false;
         for redaction in stored.chain(new) {

@@ -1,36 +1,23 @@
-//! Events that other servers send: the checks on receipt of a PDU.
+//! Events that other servers send: the checks on receipt of a PDU, from the inbox into the room.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use myelin_data::rooms::EventStatus;
-use myelin_rules::Pdu;
+use myelin_rules::{Pdu, limits};
 use myelin_store::{StoreError, View};
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use thiserror::Error;
-use tracing::Instrument;
+use ruma::{RoomId, ServerName};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    Fetch, check,
-    gather::{Gathered, is_settled},
-    judge::{Progress, Unjudged},
+    Fetch,
+    check::CheckError,
+    gather::{Gathered, is_rejected, is_settled},
+    inbox::Waiting,
+    judge::{Incoming, Progress, Unjudged},
 };
-use crate::{Failure, RoomHandle, Rooms};
+use crate::{Failure, RoomHandle, Rooms, pipeline::RoomGuard};
 
-/// What became of one event of a transaction.
-#[derive(Clone, Debug)]
-pub struct Received {
-    /// Its id; none if it could not be read so far (such events are left out of the answer to a transaction).
-    pub event_id: Option<OwnedEventId>,
-    /// What became of it.
-    pub result: Result<Outcome, ReceiveError>,
-}
-
-/// What became of an event that was stored. The same again when it is sent again.
+/// What became of an event that was taken into the inbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is part of the room.
@@ -39,188 +26,145 @@ pub enum Outcome {
     SoftFailed,
     /// It is stored as one that the room's rules refuse.
     Rejected,
+    /// It stays in the inbox and is tried again, because something that it builds on cannot be had now.
+    Postponed(String),
+    /// It is not stored.
+    Dropped(String),
 }
 
-/// Why an event was not stored.
-#[derive(Clone, Debug, Error)]
-pub enum ReceiveError {
-    /// It is no event of its room's version (dropped).
-    #[error("the event is malformed: {0}")]
-    Malformed(String),
-    /// The server does not know its room, or has no user in it (dropped).
-    #[error("the room is not known")]
-    RoomNotFound,
-    /// The room's ACL denies the origin.
-    #[error("the origin is denied by the room's access control list")]
-    Denied,
-    /// Its signatures do not verify (dropped).
-    #[error("the signatures do not verify: {0}")]
-    BadSignature(String),
-    /// Events that it builds on could not be had. It may be sent again.
-    #[error("events that it builds on cannot be had: {0}")]
-    Unconnected(String),
-    /// A fault of the server. It may be sent again.
-    #[error(transparent)]
-    Failure(#[from] Failure),
+impl Outcome {
+    /// Its name, as metrics have it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::SoftFailed => "soft_failed",
+            Self::Rejected => "rejected",
+            Self::Postponed(_) => "postponed",
+            Self::Dropped(_) => "dropped",
+        }
+    }
 }
 
 impl Rooms {
-    /// Takes in the PDUs of a transaction (`PUT /_matrix/federation/v1/send/{txnId}`), of as many rooms as they are of.
-    /// One answer for each, in their order. What was accepted is durable when it returns; it completes even if nobody
-    /// waits. Rooms do not wait for each other.
-    pub async fn receive(
+    /// Takes events of the inbox into their room, in one batch with what becomes of their rows. Answers whether it did: not
+    /// if it was stopped while it waited for other servers.
+    pub(super) async fn take_in_waiting(
         &self,
-        fetch: Arc<dyn Fetch>,
-        origin: OwnedServerName,
-        pdus: Vec<Box<RawValue>>,
-    ) -> Vec<Received> {
-        let mut answers: Vec<Received> = Vec::with_capacity(pdus.len());
-        let mut by_room: BTreeMap<OwnedRoomId, Vec<(usize, Box<RawValue>)>> = BTreeMap::new();
-        for (index, pdu) in pdus.into_iter().enumerate() {
-            answers.push(Received {
-                event_id: None,
-                result: Err(ReceiveError::Malformed("it names no room".to_owned())),
-            });
-            if let Ok(Placed { room_id }) = serde_json::from_str(pdu.get()) {
-                by_room.entry(room_id).or_default().push((index, pdu));
-            }
-        }
-        let mut running = Vec::with_capacity(by_room.len());
-        for (room_id, pdus) in by_room {
-            let (rooms, fetch, origin) = (self.clone(), Arc::clone(&fetch), origin.clone());
-            let (indexes, pdus): (Vec<usize>, Vec<Box<RawValue>>) = pdus.into_iter().unzip();
-            let work = async move { rooms.receive_in(&*fetch, &origin, &room_id, pdus).await };
-            let task = self.0.tasks.spawn(work.in_current_span());
-            running.push((indexes, task));
-        }
-        for (indexes, task) in running {
-            let received = match task.await {
-                Ok(received) => received,
-                Err(_) => vec![Received::failed(&Failure::CutShort); indexes.len()],
-            };
-            for (index, received) in indexes.into_iter().zip(received) {
-                answers[index] = received;
-            }
-        }
-        answers
-    }
-
-    /// The same for the PDUs of one room.
-    async fn receive_in(
-        &self,
+        handle: &RoomHandle,
         fetch: &dyn Fetch,
         origin: &ServerName,
-        room_id: &RoomId,
-        pdus: Vec<Box<RawValue>>,
-    ) -> Vec<Received> {
-        let count = pdus.len();
-        match self.receive_checked(fetch, origin, room_id, pdus).await {
-            Ok(received) => received,
-            Err(error) => vec![
-                Received {
-                    event_id: None,
-                    result: Err(error),
+        stop: &CancellationToken,
+        waiting: &mut Waiting,
+    ) -> Result<bool, Failure> {
+        // 1., the format, was checked before they were taken into the inbox.
+        let mut seqs: Vec<u64> = Vec::new();
+        let mut pdus: Vec<Pdu> = Vec::new();
+        for (seq, row) in &waiting.rows {
+            match Pdu::from_stored(handle.version, &row.event_id, &row.json) {
+                Ok(pdu) => {
+                    seqs.push(*seq);
+                    pdus.push(pdu);
+                }
+                Err(error) => {
+                    let dropped = Outcome::Dropped(error.to_string());
+                    waiting.outcomes.insert(*seq, dropped);
+                }
+            }
+        }
+        let fetching = async {
+            // 2. and 3. Signatures and hashes.
+            let mut good = Vec::with_capacity(pdus.len());
+            for (seq, verified) in seqs.iter().zip(self.verify(fetch, pdus).await?) {
+                let outcome = match verified {
+                    Ok(pdu) => {
+                        good.push((*seq, pdu));
+                        continue;
+                    }
+                    Err(error @ CheckError::KeyNotKnown(_)) => {
+                        Outcome::Postponed(error.to_string())
+                    }
+                    Err(error) => Outcome::Dropped(error.to_string()),
                 };
-                count
-            ],
-        }
+                waiting.outcomes.insert(*seq, outcome);
+            }
+            let pushed: Vec<Pdu> = good.iter().map(|(_, pdu)| pdu.clone()).collect();
+            let gathered = if pushed.is_empty() {
+                Gathered::default()
+            } else {
+                let mut gathered = self.gather(handle, fetch, origin, pushed).await?;
+                gathered.events = self
+                    .ask_policy(handle, gathered.events, &gathered.outliers)
+                    .await?;
+                gathered
+            };
+            Ok::<_, Failure>((good, gathered))
+        };
+        let Some(fetched) = stop.run_until_cancelled(fetching).await else {
+            return Ok(false);
+        };
+        let (good, gathered) = fetched?;
+        // 4. to 7. Authorisation, and the recommendation of a policy server.
+        let pushed = good
+            .iter()
+            .map(|(seq, pdu)| (*seq, pdu.event_id().to_owned()));
+        self.take_in(handle, gathered, pushed.collect(), waiting)
+            .await?;
+        Ok(true)
     }
 
-    async fn receive_checked(
-        &self,
-        fetch: &dyn Fetch,
-        origin: &ServerName,
-        room_id: &RoomId,
-        pdus: Vec<Box<RawValue>>,
-    ) -> Result<Vec<Received>, ReceiveError> {
-        let handle = self.resident_room(room_id).await?;
-        let handle = handle.ok_or(ReceiveError::RoomNotFound)?;
-        // 1. The format.
-        let mut parsed: Vec<Result<Pdu, ReceiveError>> = pdus
-            .iter()
-            .map(|json| check::parse(&handle, json))
-            .collect();
-        drop(pdus);
-        let ids: Vec<Option<OwnedEventId>> = parsed
-            .iter()
-            .map(|pdu| OwnedEventId::try_from(pdu.as_ref().ok()?.event_id()).ok())
-            .collect();
-        if self.is_denied(&handle, origin).await? {
-            for pdu in parsed.iter_mut().filter(|pdu| pdu.is_ok()) {
-                *pdu = Err(ReceiveError::Denied);
-            }
-        }
-        // 2. and 3. Signatures and hashes.
-        let whole: Vec<Pdu> = parsed.iter().flatten().cloned().collect();
-        let mut verified = self.verify(fetch, whole).await?.into_iter();
-        for pdu in parsed.iter_mut().filter(|pdu| pdu.is_ok()) {
-            if let Some(verified) = verified.next() {
-                *pdu = verified;
-            }
-        }
-        // 4. to 6. Authorisation.
-        let good: Vec<Pdu> = parsed.iter().flatten().cloned().collect();
-        let wanted: Vec<String> = good.iter().map(|pdu| pdu.event_id().to_owned()).collect();
-        let outcomes = if good.is_empty() {
-            HashMap::new()
-        } else {
-            let gathered = self.gather(&handle, fetch, origin, good).await?;
-            self.take_in(&handle, gathered, wanted).await?
-        };
-        let outcome = |pdu: Pdu| {
-            let outcome = outcomes.get(pdu.event_id()).cloned();
-            outcome.unwrap_or(Err(ReceiveError::Failure(Failure::CutShort)))
-        };
-        Ok(ids
-            .into_iter()
-            .zip(parsed)
-            .map(|(event_id, pdu)| Received {
-                event_id,
-                result: pdu.and_then(outcome),
-            })
-            .collect())
-    }
-
-    /// Takes events into their room, in one batch, and says what became of those that are `wanted`.
+    /// Takes events into their room, and says what became of those that are `pushed`.
     async fn take_in(
         &self,
         handle: &RoomHandle,
         gathered: Gathered,
-        wanted: Vec<String>,
-    ) -> Result<HashMap<String, Result<Outcome, ReceiveError>>, Failure> {
+        pushed: Vec<(u64, String)>,
+        waiting: &mut Waiting,
+    ) -> Result<(), Failure> {
         let mut guard = self.lock(handle).await?;
         guard.settle().await?;
-        for pdu in gathered.outliers {
-            match guard.admit_outlier(pdu).await {
-                Ok(()) => {}
-                Err(Unjudged::Unconnected(reason)) => {
-                    tracing::debug!(reason, "event left out");
-                }
-                Err(Unjudged::Failure(failure)) => return Err(failure),
-            }
-        }
-        let mut states = gathered.states;
         let before = guard.gaps().await?;
-        let places = guard.places(&gathered.events, &before).await?;
+        let places = guard.places(&gathered, &before).await?;
         let mut progress = Progress::new(before.clone());
-        let mut unconnected: HashMap<String, &'static str> = HashMap::new();
+        let ids: HashSet<&str> = pushed.iter().map(|(_, id)| id.as_str()).collect();
+        let strangers = guard.strangers(&gathered.events, &ids).await?;
+        let mut unconnected: HashMap<String, String> = HashMap::new();
+        let mut states = BTreeMap::new();
         for pdu in gathered.events {
             let id = pdu.event_id().to_owned();
-            let known = guard.known(vec![id.clone()]).await?.pop().flatten();
-            if is_settled(known.as_ref()) {
+            if gathered.outliers.contains(&id) {
+                match guard.admit_outlier(pdu, &mut progress).await {
+                    Ok(()) => {}
+                    Err(Unjudged::Unconnected(reason)) => {
+                        tracing::debug!(event_id = id, reason, "event left out");
+                    }
+                    Err(Unjudged::Failure(failure)) => return Err(failure),
+                }
                 continue;
             }
-            let state = match states.remove(&id) {
-                Some(ids) => Some(guard.state_of(ids).await?),
-                None => None,
+            let known = guard.known(vec![id.clone()]).await?.pop().flatten();
+            let again = is_rejected(known.as_ref()) && ids.contains(id.as_str());
+            if is_settled(known.as_ref()) && !again {
+                continue;
+            }
+            for prev in pdu.prev_events() {
+                if let Some(state) = gathered.states.get(prev)
+                    && !states.contains_key(prev)
+                    && let Some(state) = guard.state_after(prev, state, gathered.incomplete).await?
+                {
+                    states.insert(prev.to_owned(), state);
+                }
+            }
+            let incoming = Incoming {
+                known,
+                place: places.get(&id).copied(),
+                is_stranger: strangers.contains(&id),
+                pdu,
             };
-            let num = known.map(|event| event.num);
-            let place = places.get(&id).copied();
-            let admitted = guard.judge_and_admit(pdu, num, state, place, &mut progress);
+            let admitted = guard.judge_and_admit(incoming, &states, &mut progress);
             match admitted.await {
                 Ok(()) => {}
                 Err(Unjudged::Unconnected(reason)) => {
-                    unconnected.insert(id, reason);
+                    unconnected.insert(id, reason.to_owned());
                 }
                 Err(Unjudged::Failure(failure)) => return Err(failure),
             }
@@ -230,26 +174,27 @@ impl Rooms {
                 guard.set_gap(segment, missing);
             }
         }
-        let mut outcomes = HashMap::new();
-        for (id, event) in wanted.iter().zip(guard.known(wanted.clone()).await?) {
+        let wanted: Vec<String> = pushed.iter().map(|(_, id)| id.clone()).collect();
+        for ((seq, id), event) in pushed.iter().zip(guard.known(wanted).await?) {
             let outcome = match event.map(|event| event.header.status) {
-                Some(EventStatus::Accepted) => Ok(Outcome::Accepted),
-                Some(EventStatus::SoftFailed) => Ok(Outcome::SoftFailed),
-                Some(EventStatus::Rejected) => Ok(Outcome::Rejected),
-                Some(EventStatus::Outlier) | None => {
-                    let reason = unconnected
-                        .get(id)
-                        .copied()
-                        .unwrap_or("it could not be judged");
-                    Err(ReceiveError::Unconnected(reason.to_owned()))
-                }
+                Some(EventStatus::Accepted) => Outcome::Accepted,
+                Some(EventStatus::SoftFailed) => Outcome::SoftFailed,
+                Some(EventStatus::Rejected) => Outcome::Rejected,
+                Some(EventStatus::Outlier) | None => match unconnected.get(id) {
+                    Some(reason) if gathered.incomplete => Outcome::Postponed(reason.clone()),
+                    Some(reason) => Outcome::Dropped(reason.clone()),
+                    None => Outcome::Dropped(STRANGER.to_owned()),
+                },
             };
-            outcomes.insert(id.clone(), outcome);
+            waiting.outcomes.insert(*seq, outcome);
         }
-        if guard.has_admitted() {
-            guard.commit().durable().await?;
+        let (room, now) = (guard.num(), self.0.clock.now());
+        waiting.settle(guard.batch(), room, now, &*self.0.random);
+        guard.commit().durable().await?;
+        if let Err(error) = self.apply_awaited_receipts(room).await {
+            tracing::error!(%error, "receipts that waited cannot be written");
         }
-        Ok(outcomes)
+        Ok(())
     }
 
     /// A room that this server is in.
@@ -266,18 +211,46 @@ impl Rooms {
     }
 }
 
-impl Received {
-    fn failed(failure: &Failure) -> Self {
-        Self {
-            event_id: None,
-            result: Err(failure.clone().into()),
-        }
-    }
-}
+const STRANGER: &str = "the room refuses it, and its server is not in the room";
 
-/// What is looked at before the room's version is known. From version 12 on create events name no room; they only ever
-/// come with a join.
-#[derive(Deserialize)]
-struct Placed {
-    room_id: OwnedRoomId,
+impl RoomGuard {
+    /// Those of the events that were pushed which nothing refers to and whose senders' servers have nobody in the room. If
+    /// the room refuses such an event it is not stored: else anybody could fill the disk who knows the room's id.
+    async fn strangers(
+        &self,
+        events: &[Pdu],
+        pushed: &HashSet<&str>,
+    ) -> Result<HashSet<String>, Failure> {
+        let referred: HashSet<&str> = events
+            .iter()
+            .flat_map(|event| event.prev_events().chain(event.auth_events()))
+            .collect();
+        let candidates: Vec<(String, String)> = events
+            .iter()
+            .map(|event| (event.event_id(), event.sender()))
+            .filter(|(id, _)| pushed.contains(id) && !referred.contains(id))
+            .map(|(id, sender)| (id.to_owned(), sender.to_owned()))
+            .collect();
+        let (rooms, room) = (self.rooms.clone(), self.num());
+        let read = move |view: &View| {
+            let mut strangers = HashSet::new();
+            let mut here: HashMap<&str, bool> = HashMap::new();
+            for (id, sender) in &candidates {
+                let name = limits::server_name_of(sender).unwrap_or_default();
+                let is_here = match here.get(name) {
+                    Some(is_here) => *is_here,
+                    None => match <&ServerName>::try_from(name) {
+                        Ok(server) => rooms.is_server_in_room(view, room, server)?,
+                        Err(_) => false,
+                    },
+                };
+                here.insert(name, is_here);
+                if !is_here {
+                    strangers.insert(id.clone());
+                }
+            }
+            Ok::<_, StoreError>(strangers)
+        };
+        Ok(self.rooms.0.store.read(read).await?)
+    }
 }

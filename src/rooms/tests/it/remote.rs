@@ -2,19 +2,24 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use myelin_data::{
-    rooms::{AwaitedTargets, EventStatus, Gaps},
+    inbox::{AwaitedReceipts, Inbox},
+    rooms::{AwaitedTargets, EventStatus, Gaps, Receipts},
     servers::RoomServers,
 };
 use myelin_rooms::{
-    Preset,
+    AppendError, Options, Preset, SendError, SendMessage, Thread,
     remote::{
-        AcceptJoin, AcceptJoinError, AcceptedJoin, Fetch, FetchError, Fetching, MakeJoin,
-        MakeJoinError, MissingEvents, Outcome, ReceiveError, Received, ServeError, StateEvents,
-        StateIds, WantedKey,
+        AcceptJoin, AcceptJoinError, AcceptedJoin, AskPolicy, DeliverError, Fetch, FetchError,
+        Fetching, InboxLimits, Load, MakeJoin, MakeJoinError, MissingEvents, NotTaken, Outcome,
+        RemoteReceipt, ServeError, StateEvents, StateIds, WantedKey,
     },
 };
 use myelin_rules::{
@@ -27,21 +32,35 @@ use myelin_types::{Millis, Pos};
 use parking_lot::Mutex;
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, UserId, owned_server_name};
 use serde_json::{Value, json, value::RawValue};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{ALICE, BOB, Server, moderate, object, state, user};
 
 const DORA: &str = "@dora:there.org";
 const EVE: &str = "@eve:there.org";
 
-/// The other server: what it would answer.
+/// Other servers: what they would answer.
 #[derive(Default)]
-struct Elsewhere {
+pub(crate) struct Elsewhere {
     events: Mutex<HashMap<String, Pdu>>,
     /// What `get_missing_events` may give.
     missing: Mutex<Vec<Pdu>>,
     /// What `state_ids` answers, for any event.
     state: Mutex<Option<Vec<Pdu>>>,
     asked: Mutex<Vec<String>>,
+    /// The servers that cannot be reached.
+    down: Mutex<Vec<String>>,
+    /// Whether they never answer.
+    stuck: AtomicBool,
+}
+
+impl Elsewhere {
+    fn reach(&self, server: &ServerName) -> Result<(), FetchError> {
+        if self.down.lock().iter().any(|down| down == server.as_str()) {
+            return Err(FetchError::Unreachable("it is down".to_owned()));
+        }
+        Ok(())
+    }
 }
 
 fn refuse<T>() -> Result<T, FetchError> {
@@ -62,17 +81,20 @@ fn id(pdu: &Pdu) -> OwnedEventId {
 impl Fetch for Elsewhere {
     fn missing_events<'a>(
         &'a self,
-        _: &'a ServerName,
+        server: &'a ServerName,
         _: &'a RoomId,
         request: &'a MissingEvents,
     ) -> Fetching<'a, Result<Vec<Box<RawValue>>, FetchError>> {
         Box::pin(async move {
+            self.reach(server)?;
             self.asked.lock().push("missing_events".to_owned());
+            if self.stuck.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
             let missing = self.missing.lock();
-            // Up to three generations at a time, as a server with small pages would.
             let mut wanted: Vec<String> = request.latest.iter().map(ToString::to_string).collect();
             let mut found: Vec<Pdu> = Vec::new();
-            for _ in 0..3 {
+            for _ in 0..request.limit {
                 let cited: Vec<String> = self
                     .events
                     .lock()
@@ -92,10 +114,11 @@ impl Fetch for Elsewhere {
 
     fn event<'a>(
         &'a self,
-        _: &'a ServerName,
+        server: &'a ServerName,
         event_id: &'a EventId,
     ) -> Fetching<'a, Result<Box<RawValue>, FetchError>> {
         Box::pin(async move {
+            self.reach(server)?;
             self.asked.lock().push("event".to_owned());
             match self.events.lock().get(event_id.as_str()) {
                 Some(event) => Ok(raw(event)),
@@ -106,11 +129,12 @@ impl Fetch for Elsewhere {
 
     fn state_ids<'a>(
         &'a self,
-        _: &'a ServerName,
+        server: &'a ServerName,
         _: &'a RoomId,
         _: &'a EventId,
     ) -> Fetching<'a, Result<StateIds, FetchError>> {
         Box::pin(async move {
+            self.reach(server)?;
             self.asked.lock().push("state_ids".to_owned());
             match &*self.state.lock() {
                 Some(state) => Ok(StateIds {
@@ -257,7 +281,10 @@ impl Server {
 
 impl Shared {
     async fn new(version: RoomVersion) -> Shared {
-        let server = Server::new().await;
+        Shared::on(Server::new().await, version).await
+    }
+
+    async fn on(server: Server, version: RoomVersion) -> Shared {
         let room = server.room(Preset::PublicChat, version).await;
         let elsewhere = Arc::new(Elsewhere::default());
         let (join, accepted) = server
@@ -361,7 +388,9 @@ impl Shared {
         let text = self.text("See my name", &[&profile]);
         let state = self.state.values().cloned().collect();
         *self.elsewhere.state.lock() = Some(state);
-        self.accept(&text).await;
+        *self.elsewhere.missing.lock() = vec![text.clone()];
+        let after = self.text("Well?", &[&text]);
+        self.accept(&after).await;
         (profile, text)
     }
 
@@ -375,17 +404,65 @@ impl Shared {
         chain
     }
 
-    async fn send(&self, pdus: Vec<Box<RawValue>>) -> Vec<Received> {
-        let fetch = Arc::clone(&self.elsewhere) as Arc<dyn Fetch>;
+    /// Sends events, and says what became of each.
+    async fn send(&self, pdus: Vec<Box<RawValue>>) -> Vec<Result<Outcome, NotTaken>> {
         let origin = owned_server_name!("there.org");
-        self.server.rooms.receive(fetch, origin, pdus).await
+        let delivered = self.server.rooms.deliver(&origin, pdus).await;
+        let delivered = delivered.expect("there is room in the inbox");
+        let outcomes = self.work().await;
+        let outcome = |id: Option<OwnedEventId>| {
+            let id = id.expect("what is taken has an id");
+            match outcomes.get(id.as_str()) {
+                Some(outcome) => outcome.clone(),
+                None => self.stands(id.as_str()).expect("it stands already"),
+            }
+        };
+        delivered
+            .into_iter()
+            .map(|event| event.result.map(|()| outcome(event.event_id)))
+            .collect()
     }
 
-    async fn deliver(&self, pdu: &Pdu) -> Result<Outcome, ReceiveError> {
-        let mut received = self.send(vec![raw(pdu)]).await;
-        assert_eq!(received.len(), 1);
-        let received = received.remove(0);
-        received.result
+    /// Works on the inbox as long as something is due, and says what became of each event.
+    async fn work(&self) -> HashMap<String, Outcome> {
+        let mut outcomes = HashMap::new();
+        let stop = CancellationToken::new();
+        while let Some(mut work) = self.server.rooms.claim_inbox().await.expect("reads") {
+            loop {
+                let judged = work.step(&*self.elsewhere, &stop).await.expect("no faults");
+                if judged.is_empty() {
+                    break;
+                }
+                outcomes.extend(
+                    judged
+                        .into_iter()
+                        .map(|event| (event.event_id, event.outcome)),
+                );
+            }
+        }
+        outcomes
+    }
+
+    /// What became of an event that is stored.
+    fn stands(&self, event_id: &str) -> Option<Outcome> {
+        Some(match self.stored(event_id)?.header.status {
+            EventStatus::Accepted => Outcome::Accepted,
+            EventStatus::SoftFailed => Outcome::SoftFailed,
+            EventStatus::Rejected => Outcome::Rejected,
+            EventStatus::Outlier => return None,
+        })
+    }
+
+    /// How many events wait in the inbox.
+    async fn waiting(&self) -> usize {
+        let load = self.server.rooms.inbox_load().await;
+        load.expect("the store reads").events
+    }
+
+    async fn deliver(&self, pdu: &Pdu) -> Result<Outcome, NotTaken> {
+        let mut sent = self.send(vec![raw(pdu)]).await;
+        assert_eq!(sent.len(), 1);
+        sent.remove(0)
     }
 
     async fn accept(&self, pdu: &Pdu) {
@@ -623,7 +700,7 @@ async fn a_server_that_the_acl_denies_is_not_heard() {
     let acl = state(&shared.room, ALICE, "m.room.server_acl", "", acl);
     shared.server.rooms.send_state(acl).await.expect("allowed");
     let denied = shared.deliver(&text).await;
-    assert!(matches!(denied, Err(ReceiveError::Denied)));
+    assert!(matches!(denied, Err(NotTaken::Denied)));
     let template = shared
         .server
         .rooms
@@ -790,10 +867,10 @@ async fn a_ban_wins_over_what_the_banned_did_beside_it() {
 async fn missing_predecessors_are_fetched_and_stand_in_order() {
     let mut shared = Shared::new(RoomVersion::V11).await;
     let join = shared.join.clone();
-    let chain = shared.chain(10, &join);
-    *shared.elsewhere.missing.lock() = chain[..9].to_vec();
+    let chain = shared.chain(50, &join);
+    *shared.elsewhere.missing.lock() = chain[..49].to_vec();
     let before = shared.shown().len();
-    shared.accept(&chain[9]).await;
+    shared.accept(&chain[49]).await;
     let expected: Vec<String> = chain.iter().map(|pdu| pdu.event_id().to_owned()).collect();
     assert_eq!(shared.shown()[before..], expected);
     shared.server.check_chain(&shared.room);
@@ -810,7 +887,7 @@ async fn what_cannot_be_fetched_leaves_a_gap() {
     *shared.elsewhere.missing.lock() = chain[6..11].to_vec();
 
     let refused = shared.deliver(&chain[11]).await;
-    assert!(matches!(refused, Err(ReceiveError::Unconnected(_))));
+    assert!(matches!(refused, Ok(Outcome::Dropped(_))));
     assert!(shared.stored(chain[11].event_id()).is_none());
 
     let state = shared.state.values().cloned().collect();
@@ -843,11 +920,11 @@ async fn what_cannot_be_fetched_leaves_a_gap() {
     let root = shared.server.head(&shared.room).root();
 
     // What was missing arrives, and goes where it belongs.
-    *shared.elsewhere.missing.lock() = Vec::new();
+    *shared.elsewhere.missing.lock() = vec![chain[4].clone()];
     shared.accept(&chain[5]).await;
-    assert_eq!(gaps(&shared), [vec![chain[4].event_id().to_owned()]]);
-    *shared.elsewhere.missing.lock() = chain[..4].to_vec();
-    shared.accept(&chain[4]).await;
+    assert_eq!(gaps(&shared), [vec![chain[3].event_id().to_owned()]]);
+    *shared.elsewhere.missing.lock() = chain[..3].to_vec();
+    shared.accept(&chain[3]).await;
     assert!(gaps(&shared).is_empty());
     assert_eq!(shared.server.head(&shared.room).root(), root);
     let filled = shared.shown();
@@ -875,19 +952,13 @@ async fn bad_signatures_are_dropped_and_bad_hashes_redacted() {
     };
     let forged = change("depth", json!(100));
     let received = shared.send(vec![forged]).await;
-    assert!(matches!(
-        received[0].result,
-        Err(ReceiveError::BadSignature(_))
-    ));
+    assert!(matches!(received[0], Ok(Outcome::Dropped(_))));
     let nonsense = change("prev_events", json!("none"));
     let received = shared.send(vec![nonsense]).await;
-    assert!(matches!(
-        received[0].result,
-        Err(ReceiveError::Malformed(_))
-    ));
+    assert!(matches!(received[0], Err(NotTaken::Malformed(_))));
     let changed = change("content", json!({"msgtype": "m.text", "body": "Other"}));
     let received = shared.send(vec![changed]).await;
-    assert!(matches!(received[0].result, Ok(Outcome::Accepted)));
+    assert_eq!(received[0], Ok(Outcome::Accepted));
     let stored = shared.stored(text.event_id()).expect("stored");
     assert!(stored.pdu.content().is_empty());
     shared.server.check_chain(&shared.room);
@@ -980,7 +1051,7 @@ async fn a_redaction_that_may_not_prune_hides_none_that_may() {
             }
         } else {
             for received in shared.send(order.map(raw).into()).await {
-                let outcome = received.result.expect("stored");
+                let outcome = received.expect("stored");
                 assert_eq!(outcome, Outcome::Accepted);
             }
         }
@@ -1006,7 +1077,7 @@ async fn a_redaction_of_what_is_no_event_spoils_nothing() {
         }
         let received = shared.send(pdus.iter().map(raw).collect()).await;
         for received in received {
-            let outcome = received.result.expect("the batch can be committed");
+            let outcome = received.expect("the batch can be committed");
             assert_eq!(outcome, Outcome::Accepted, "{version}");
         }
         let shown = ids(&pdus.iter().collect::<Vec<_>>());
@@ -1069,7 +1140,7 @@ async fn a_redacted_outlier_stays_redacted() {
             shared.accept(&profile).await;
         } else {
             for received in shared.send(vec![raw(&redaction), raw(&profile)]).await {
-                let outcome = received.result.expect("stored");
+                let outcome = received.expect("stored");
                 assert_eq!(outcome, Outcome::Accepted);
             }
         }
@@ -1199,7 +1270,7 @@ async fn the_order_of_arrival_does_not_matter() {
         *shared.elsewhere.missing.lock() = events.clone();
         for part in events.chunks(usize::from(seed % 3) + 1) {
             for received in shared.send(part.iter().map(raw).collect()).await {
-                let outcome = received.result.expect("everything can be had");
+                let outcome = received.expect("everything can be had");
                 assert_ne!(outcome, Outcome::Rejected);
             }
         }
@@ -1235,13 +1306,431 @@ async fn rooms_that_are_not_known_are_no_mans() {
     let join = other.join.clone();
     let text = other.text("Hello", &[&join]);
     let refused = shared.deliver(&text).await;
-    assert!(matches!(refused, Err(ReceiveError::RoomNotFound)));
+    assert!(matches!(refused, Err(NotTaken::RoomNotFound)));
     let received = shared
         .send(vec![RawValue::from_string("3".to_owned()).expect("JSON")])
         .await;
-    assert!(matches!(
-        received[0].result,
-        Err(ReceiveError::Malformed(_))
-    ));
+    assert!(matches!(received[0], Err(NotTaken::Malformed(_))));
     assert!(<&UserId>::try_from(DORA).is_ok());
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_judged_after_a_restart() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let chain = shared.chain(3, &join);
+    let origin = owned_server_name!("there.org");
+    for pdu in &chain {
+        // Several servers send the same.
+        for _ in 0..2 {
+            let delivered = shared.server.rooms.deliver(&origin, vec![raw(pdu)]).await;
+            assert_eq!(delivered.expect("there is room")[0].result, Ok(()));
+        }
+    }
+    assert_eq!(shared.waiting().await, 3);
+    assert!(shared.stored(chain[0].event_id()).is_none());
+    let mut shared = Shared {
+        server: shared.server.restart().await,
+        ..shared
+    };
+    assert_eq!(shared.waiting().await, 3);
+    let outcomes = shared.work().await;
+    assert!(
+        outcomes
+            .values()
+            .all(|outcome| *outcome == Outcome::Accepted)
+    );
+    assert_eq!((outcomes.len(), shared.waiting().await), (3, 0));
+    assert!(
+        shared.shown().ends_with(
+            &chain
+                .iter()
+                .map(|pdu| pdu.event_id().to_owned())
+                .collect::<Vec<_>>()
+        )
+    );
+    // New ones come after those.
+    let text = shared.text("Again", &[&chain[2]]);
+    shared.accept(&text).await;
+    let view = shared.server.view();
+    assert_eq!(view.scan::<Inbox>(Scan::all()).count(), 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_had_now_is_tried_again() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let chain = shared.chain(3, &join);
+    *shared.elsewhere.missing.lock() = chain[..2].to_vec();
+    shared.elsewhere.down.lock().push("there.org".to_owned());
+    let outcome = shared.deliver(&chain[2]).await;
+    assert!(matches!(outcome, Ok(Outcome::Postponed(_))), "{outcome:?}");
+    assert_eq!(shared.waiting().await, 1);
+    // Others of the room do not wait for it.
+    let other = shared.text("Meanwhile", &[&join]);
+    shared.accept(&other).await;
+    let clock = Arc::clone(&shared.server.clock);
+    clock.advance(Duration::from_mins(1));
+    let again = shared.work().await;
+    assert!(matches!(again[chain[2].event_id()], Outcome::Postponed(_)));
+    shared.elsewhere.down.lock().clear();
+    assert!(shared.work().await.is_empty(), "it is not due");
+    clock.advance(Duration::from_mins(1));
+    assert_eq!(shared.work().await[chain[2].event_id()], Outcome::Accepted);
+    assert_eq!(shared.waiting().await, 0);
+
+    // Not for ever.
+    let chain = shared.chain(2, &other);
+    shared.elsewhere.missing.lock().clear();
+    shared.elsewhere.down.lock().push("there.org".to_owned());
+    let mut outcome = shared.deliver(&chain[1]).await.expect("taken");
+    let mut attempts = 1;
+    while matches!(outcome, Outcome::Postponed(_)) {
+        clock.advance(Duration::from_hours(2));
+        outcome = shared
+            .work()
+            .await
+            .remove(chain[1].event_id())
+            .expect("due");
+        attempts += 1;
+    }
+    assert!(matches!(outcome, Outcome::Dropped(_)));
+    assert_eq!((attempts, shared.waiting().await), (8, 0));
+}
+
+#[tokio::test]
+async fn an_event_that_comes_again_is_tried_at_once() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let chain = shared.chain(2, &join);
+    shared.elsewhere.down.lock().push("there.org".to_owned());
+    let outcome = shared.deliver(&chain[1]).await;
+    assert!(matches!(outcome, Ok(Outcome::Postponed(_))));
+    shared.accept(&chain[0]).await;
+    shared.accept(&chain[1]).await;
+    assert_eq!(shared.waiting().await, 0);
+}
+
+#[tokio::test]
+async fn what_the_origin_does_not_give_others_may() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let there = std::mem::replace(&mut shared.signer, Signer::new("away.org", signing_key()));
+    let joins = json!({"membership": "join"});
+    let mallory = "@mallory:away.org";
+    let joined = shared.state_event(mallory, "m.room.member", mallory, joins, &[&join]);
+    shared.accept(&joined).await;
+    shared.signer = there;
+    let chain = shared.chain(3, &joined);
+    *shared.elsewhere.missing.lock() = chain[..2].to_vec();
+    shared.elsewhere.down.lock().push("there.org".to_owned());
+    shared.accept(&chain[2]).await;
+}
+
+#[tokio::test]
+async fn a_full_inbox_takes_nothing_and_loses_nothing() {
+    let options = Options {
+        inbox: InboxLimits {
+            room: Load {
+                events: 2,
+                bytes: 1 << 20,
+            },
+            ..InboxLimits::default()
+        },
+        ..Options::default()
+    };
+    let mut shared = Shared::on(Server::with(options).await, RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let chain = shared.chain(4, &join);
+    let origin = owned_server_name!("there.org");
+    let deliver = |pdus: &[Pdu]| {
+        let rooms = shared.server.rooms.clone();
+        let (origin, pdus) = (origin.clone(), pdus.iter().map(raw).collect());
+        async move { rooms.deliver(&origin, pdus).await }
+    };
+    assert!(deliver(&chain[..2]).await.is_ok());
+    for _ in 0..2 {
+        let full = deliver(&chain[1..3]).await;
+        assert!(matches!(full, Err(DeliverError::Full)));
+    }
+    assert!(deliver(&chain[..2]).await.is_ok(), "these wait already");
+    assert_eq!(shared.work().await.len(), 2);
+    assert!(deliver(&chain[2..]).await.is_ok());
+    assert_eq!(shared.work().await.len(), 2);
+    let all: Vec<String> = chain.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+    assert!(shared.shown().ends_with(&all));
+}
+
+#[tokio::test]
+async fn what_strangers_send_is_not_stored_unless_others_build_on_it() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let there = std::mem::replace(&mut shared.signer, Signer::new("away.org", signing_key()));
+    let content = json!({"msgtype": "m.text", "body": "Let me in"});
+    let stranger = shared.build(
+        "@mallory:away.org",
+        "m.room.message",
+        None,
+        content,
+        &[&join],
+    );
+    let stranger = stranger
+        .sign(shared.version, &shared.signer)
+        .expect("a small event");
+    shared.note(&stranger);
+    shared.signer = there;
+    let outcome = shared.deliver(&stranger).await;
+    assert!(matches!(outcome, Ok(Outcome::Dropped(_))), "{outcome:?}");
+    assert!(shared.stored(stranger.event_id()).is_none());
+    let text = shared.text("I heard something", &[&stranger]);
+    *shared.elsewhere.missing.lock() = vec![stranger.clone()];
+    shared.accept(&text).await;
+    let stored = shared.stored(stranger.event_id()).expect("stored");
+    assert_eq!(stored.header.status, EventStatus::Rejected);
+}
+
+#[tokio::test]
+async fn a_rejection_ends_with_its_reason() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let chain = shared.chain(3, &join);
+    // A state without Dora: what she says in it is rejected, and so is what follows.
+    let dora = ("m.room.member".to_owned(), DORA.to_owned());
+    let state = shared.state.iter().filter(|(key, _)| **key != dora);
+    *shared.elsewhere.state.lock() = Some(state.map(|(_, pdu)| pdu.clone()).collect());
+    *shared.elsewhere.missing.lock() = vec![chain[1].clone()];
+    assert_eq!(shared.deliver(&chain[2]).await, Ok(Outcome::Rejected));
+    assert_eq!(shared.stands(chain[1].event_id()), Some(Outcome::Rejected));
+    let num = shared.stored(chain[1].event_id()).expect("stored").num;
+
+    shared.accept(&chain[0]).await;
+    assert_eq!(shared.stands(chain[1].event_id()), Some(Outcome::Rejected));
+    for pdu in &chain[1..] {
+        shared.accept(pdu).await;
+        assert!(shared.shown().ends_with(&[pdu.event_id().to_owned()]));
+    }
+    assert_eq!(shared.stored(chain[1].event_id()).expect("stored").num, num);
+    assert_eq!(shared.extremities(), [chain[2].event_id()]);
+    shared.server.check_chain(&shared.room);
+}
+
+#[tokio::test]
+async fn few_redactions_wait_for_an_event_and_outliers_are_pruned_too() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let target = shared.text("Oops", &[&join]);
+    let mut last = join.clone();
+    for _ in 0..10 {
+        last = shared.redaction(DORA, target.event_id(), &[&last]);
+        shared.accept(&last).await;
+    }
+    let view = shared.server.view();
+    let waiting = view.scan::<AwaitedTargets>(Scan::all()).count();
+    assert_eq!(waiting, 4, "of one server");
+
+    // A part of a state that was redacted before it came.
+    let profile = json!({"membership": "join", "displayname": "Dora"});
+    let profile = shared.state_event(DORA, "m.room.member", DORA, profile, &[&last]);
+    let redaction = {
+        let mut redaction = shared.build(DORA, "m.room.redaction", None, json!({}), &[&last]);
+        redaction.redacts = Some(profile.event_id().to_owned());
+        let own = |auth: &EventRef| auth.event_id != profile.event_id();
+        redaction.auth_events.retain(own);
+        redaction.auth_events.push(EventRef::from(&join));
+        redaction
+            .sign(shared.version, &shared.signer)
+            .expect("a small event")
+    };
+    shared.accept(&redaction).await;
+    let text = shared.text("See my name", &[&profile]);
+    let after = shared.text("Well?", &[&text]);
+    *shared.elsewhere.state.lock() = Some(shared.state.values().cloned().collect());
+    *shared.elsewhere.missing.lock() = vec![text];
+    shared.accept(&after).await;
+    let stored = shared.stored(profile.event_id()).expect("stored");
+    assert_eq!(stored.header.status, EventStatus::Outlier);
+    assert!(stored.pdu.content().get("displayname").is_none());
+}
+
+/// A policy server that signs what does not speak of spam.
+struct Moderator;
+
+fn policy_key() -> SigningKey {
+    SigningKey::from_seed("policy_server", [3; 32])
+}
+
+impl AskPolicy for Moderator {
+    fn sign<'a>(
+        &'a self,
+        via: &'a ServerName,
+        event: &'a Pdu,
+    ) -> Fetching<'a, Result<String, FetchError>> {
+        Box::pin(async move {
+            if event.content_json().contains("spam") {
+                return Err(FetchError::Refused {
+                    status: 400,
+                    errcode: "M_FORBIDDEN".to_owned(),
+                });
+            }
+            let signed = event.countersigned(&Signer::new(via.as_str(), policy_key()));
+            let signed: Value = serde_json::from_str(signed.json()).expect("JSON");
+            let signature = &signed["signatures"][via.as_str()]["ed25519:policy_server"];
+            Ok(signature.as_str().expect("just signed").to_owned())
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_policy_server_recommends_events() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let rooms = shared.server.rooms.clone();
+    let policy = |via: &str| {
+        let key = policy_key().public_key();
+        let content = json!({"via": via, "public_keys": {"ed25519": key}});
+        state(&shared.room, ALICE, "m.room.policy", "", content)
+    };
+    // Nobody of that server is in the room, so it is not asked; and nobody can be asked yet.
+    let nowhere = policy("policy.org");
+    rooms.send_state(nowhere).await.expect("allowed");
+    shared.say_here("No policy").await;
+    let there = policy("there.org");
+    rooms.send_state(there).await.expect("allowed");
+    let say = |text: &str| SendMessage {
+        room_id: shared.room.clone(),
+        sender: user(ALICE),
+        event_type: "m.room.message".to_owned(),
+        content: object(json!({"msgtype": "m.text", "body": text})),
+        transaction: None,
+    };
+    let refused = rooms.send_message(say("Hello")).await;
+    assert!(matches!(
+        refused,
+        Err(SendError::Append(AppendError::Forbidden(_)))
+    ));
+
+    rooms.ask_policies_through(Arc::new(Moderator));
+    let sent = rooms.send_message(say("Hello")).await.expect("recommended");
+    let sent = shared.stored(sent.as_str()).expect("just sent");
+    let text: Value = serde_json::from_str(sent.pdu.json()).expect("JSON");
+    assert!(text["signatures"]["there.org"]["ed25519:policy_server"].is_string());
+    assert!(text["signatures"]["here.org"].is_object());
+    let shown = shared.shown();
+    let refused = rooms.send_message(say("spam")).await;
+    assert!(matches!(
+        refused,
+        Err(SendError::Append(AppendError::Forbidden(_)))
+    ));
+    assert_eq!(shared.shown(), shown);
+    // What names the policy server needs no recommendation.
+    let again = policy("there.org");
+    rooms.send_state(again).await.expect("allowed");
+
+    let last = sent.pdu.clone();
+    shared.note(&last);
+    let good = shared.text("From there", &[&last]);
+    shared.accept(&good).await;
+    let stored = shared.stored(good.event_id()).expect("stored");
+    assert!(stored.pdu.json().contains("ed25519:policy_server"));
+    let bad = shared.text("spam", &[&good]);
+    assert_eq!(shared.deliver(&bad).await, Ok(Outcome::SoftFailed));
+    assert_eq!(shared.extremities(), [good.event_id()]);
+}
+
+#[tokio::test]
+async fn receipts_of_other_servers_users_are_kept() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let chain = shared.chain(2, &join);
+    shared.accept(&chain[0]).await;
+    let receipt = |user_id: &str, event: &Pdu, thread: Thread| RemoteReceipt {
+        room_id: shared.room.clone(),
+        user_id: user(user_id),
+        thread,
+        event_id: id(event),
+        at: Some(Millis(7)),
+    };
+    let main = receipt(DORA, &chain[0], Thread::Main);
+    let early = receipt(DORA, &chain[1], Thread::Unthreaded);
+    let others = [
+        receipt(ALICE, &join, Thread::Unthreaded),
+        receipt(EVE, &join, Thread::Unthreaded),
+        receipt(DORA, &chain[0], Thread::Root(id(&join))),
+    ];
+    let read = |shared: &Shared| {
+        let num = shared.server.handle(&shared.room).num;
+        let view = shared.server.view();
+        view.scan::<Receipts>(Scan::prefix(&num))
+            .map(|row| {
+                let ((.., thread), receipt) = row.expect("receipts can be read");
+                (thread, receipt.event_id, receipt.at)
+            })
+            .collect::<Vec<_>>()
+    };
+    let there = owned_server_name!("there.org");
+    let all = others.into_iter().chain([main, early]).collect();
+    let rooms = shared.server.rooms.clone();
+    rooms.receive_receipts(&there, all).await.expect("written");
+    let in_main = ("main".to_owned(), chain[0].event_id().to_owned(), Millis(7));
+    assert_eq!(read(&shared), std::slice::from_ref(&in_main));
+
+    // The event comes after a restart; then its receipt counts.
+    drop(rooms);
+    let shared = Shared {
+        server: shared.server.restart().await,
+        ..shared
+    };
+    shared.accept(&chain[1]).await;
+    let unthreaded = (String::new(), chain[1].event_id().to_owned(), Millis(7));
+    assert_eq!(read(&shared), [unthreaded.clone(), in_main.clone()]);
+    let view = shared.server.view();
+    assert_eq!(view.scan::<AwaitedReceipts>(Scan::all()).count(), 0);
+
+    // Not backwards, and not where its server is denied.
+    let back = RemoteReceipt {
+        room_id: shared.room.clone(),
+        user_id: user(DORA),
+        thread: Thread::Unthreaded,
+        event_id: id(&chain[0]),
+        at: None,
+    };
+    let rooms = &shared.server.rooms;
+    let took = rooms.receive_receipts(&there, vec![back.clone()]).await;
+    took.expect("nothing to write");
+    let acl = json!({"allow": ["*"], "deny": ["there.*"]});
+    let acl = state(&shared.room, ALICE, "m.room.server_acl", "", acl);
+    let acl = rooms.send_state(acl).await.expect("allowed");
+    let newest = RemoteReceipt {
+        event_id: acl,
+        ..back
+    };
+    let took = rooms.receive_receipts(&there, vec![newest]).await;
+    took.expect("nothing to write");
+    assert_eq!(read(&shared), [unthreaded, in_main]);
+}
+
+#[tokio::test]
+async fn the_end_does_not_wait_for_other_servers() {
+    let mut shared = Shared::new(RoomVersion::V11).await;
+    let join = shared.join.clone();
+    let chain = shared.chain(2, &join);
+    *shared.elsewhere.missing.lock() = chain[..1].to_vec();
+    shared.elsewhere.stuck.store(true, Ordering::SeqCst);
+    let rooms = shared.server.rooms.clone();
+    let origin = owned_server_name!("there.org");
+    let delivered = rooms.deliver(&origin, vec![raw(&chain[1])]).await;
+    delivered.expect("there is room");
+    let stop = CancellationToken::new();
+    let mut work = rooms.claim_inbox().await.expect("reads").expect("due");
+    let (step, asked) = (work.step(&*shared.elsewhere, &stop), async {
+        while shared.elsewhere.asked.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    });
+    let (judged, ()) = tokio::join!(step, asked);
+    assert_eq!(judged.expect("no faults"), []);
+    drop(work);
+    assert_eq!(shared.waiting().await, 1);
+    shared.elsewhere.stuck.store(false, Ordering::SeqCst);
+    assert_eq!(shared.work().await[chain[1].event_id()], Outcome::Accepted);
 }

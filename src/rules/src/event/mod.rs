@@ -22,7 +22,7 @@ use crate::{
     auth::Decoded,
     hash,
     members::{Members, ObjectWriter},
-    redact,
+    redact, sign,
 };
 
 /// Largest event in the form servers exchange, in bytes of canonical JSON.
@@ -159,12 +159,25 @@ impl Pdu {
         let text = hash::signed_text(self.version(), self.json()).expect("an event is an object");
         let signatures = members.get("signatures").unwrap_or("{}");
         let signatures = signer.add_signature(signatures, text.as_bytes());
+        self.with_signatures(&members, &signatures)
+    }
+
+    /// The event with the signature of a policy server added to those it has; same ID. Whether it fits is
+    /// [`sign::has_policy_signature`](crate::sign::has_policy_signature)'s to say.
+    pub fn with_policy_signature(&self, server: &str, signature: &str) -> Self {
+        let members = Members::of(self.json()).expect("an event is an object");
+        let signatures = members.get("signatures").unwrap_or("{}");
+        let signatures = sign::with_signature(signatures, server, sign::POLICY_KEY_ID, signature);
+        self.with_signatures(&members, &signatures)
+    }
+
+    fn with_signatures(&self, members: &Members<'_>, signatures: &str) -> Self {
         let mut signed = ObjectWriter::with_capacity(self.json().len() + 128);
         for (key, value) in members.iter() {
             signed.raw(
                 key,
                 if key == "signatures" {
-                    &signatures
+                    signatures
                 } else {
                     value
                 },

@@ -1,0 +1,248 @@
+//! What does not last: typing, receipts. Spec: server-server API, "EDUs".
+//!
+//! They are taken before the events of their transaction and never wait for them. Those of kinds that nothing is done
+//! with are ignored, and so is what cannot be read or is not the origin's to say: nobody is told.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use myelin_rooms::{Thread, remote::RemoteReceipt};
+use myelin_types::Millis;
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::Federation;
+
+/// For how long somebody types whose server does not say that they stopped: servers repeat it while it lasts.
+const TYPING: Duration = Duration::from_secs(30);
+/// Most receipts of a transaction that are looked at; further ones are ignored.
+const MOST_RECEIPTS: usize = 1_000;
+
+/// An EDU that something is done with.
+#[derive(Debug)]
+pub(super) enum Edu {
+    /// `m.typing`
+    Typing(Typing),
+    /// `m.receipt`
+    Receipts(Vec<RemoteReceipt>),
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Typing {
+    room_id: OwnedRoomId,
+    user_id: OwnedUserId,
+    #[serde(rename = "typing")]
+    is_typing: bool,
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    edu_type: String,
+    content: Box<RawValue>,
+}
+
+/// Receipts by kind and user, in a room. What is malformed spoils nothing beside it.
+type InRoom = BTreeMap<String, BTreeMap<String, Box<RawValue>>>;
+
+#[derive(Deserialize)]
+struct Receipt {
+    event_ids: Vec<OwnedEventId>,
+    data: ReceiptData,
+}
+
+#[derive(Deserialize)]
+struct ReceiptData {
+    ts: Option<u64>,
+    thread_id: Option<String>,
+}
+
+impl Edu {
+    /// Reads an EDU; none if nothing is done with it.
+    pub(super) fn parse(edu: &RawValue) -> Option<Edu> {
+        let Envelope { edu_type, content } = serde_json::from_str(edu.get()).ok()?;
+        match edu_type.as_str() {
+            "m.typing" => serde_json::from_str(content.get()).ok().map(Edu::Typing),
+            "m.receipt" => {
+                let rooms: BTreeMap<String, Box<RawValue>> =
+                    serde_json::from_str(content.get()).ok()?;
+                Some(Edu::Receipts(receipts(rooms)))
+            }
+            _ => None,
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Typing(_) => "m.typing",
+            Self::Receipts(_) => "m.receipt",
+        }
+    }
+}
+
+/// The receipts that everybody in a room sees: private ones do not leave their server.
+fn receipts(rooms: BTreeMap<String, Box<RawValue>>) -> Vec<RemoteReceipt> {
+    let mut receipts = Vec::new();
+    for (room, content) in rooms {
+        let Ok(room_id) = OwnedRoomId::try_from(room) else {
+            continue;
+        };
+        let kinds: Result<InRoom, _> = serde_json::from_str(content.get());
+        let read = kinds.ok().and_then(|mut kinds| kinds.remove("m.read"));
+        for (user, receipt) in read.into_iter().flatten() {
+            let (Ok(user_id), Ok(receipt)) = (
+                OwnedUserId::try_from(user),
+                serde_json::from_str::<Receipt>(receipt.get()),
+            ) else {
+                continue;
+            };
+            let thread = match receipt.data.thread_id.as_deref() {
+                None => Thread::Unthreaded,
+                Some("main") => Thread::Main,
+                Some(root) => match OwnedEventId::try_from(root) {
+                    Ok(root) => Thread::Root(root),
+                    Err(_) => continue,
+                },
+            };
+            // There is exactly one.
+            let Some(event_id) = receipt.event_ids.into_iter().next() else {
+                continue;
+            };
+            if receipts.len() == MOST_RECEIPTS {
+                return receipts;
+            }
+            receipts.push(RemoteReceipt {
+                room_id: room_id.clone(),
+                user_id,
+                thread,
+                event_id,
+                at: receipt.data.ts.map(Millis),
+            });
+        }
+    }
+    receipts
+}
+
+impl Federation {
+    /// Does what EDUs say, as far as it is their origin's to say. Receipts make at most one batch.
+    pub(super) async fn take_edus(&self, origin: &OwnedServerName, edus: &[Box<RawValue>]) {
+        let mut all_receipts = Vec::new();
+        for edu in edus {
+            let edu = Edu::parse(edu);
+            let kind = edu.as_ref().map_or("ignored", Edu::kind);
+            metrics::counter!("federation_edus_received_total", "kind" => kind).increment(1);
+            match edu {
+                None => {}
+                Some(Edu::Typing(typing)) => self.take_typing(origin, typing).await,
+                Some(Edu::Receipts(receipts)) => {
+                    let left = MOST_RECEIPTS - all_receipts.len();
+                    all_receipts.extend(receipts.into_iter().take(left));
+                }
+            }
+        }
+        if all_receipts.is_empty() {
+            return;
+        }
+        let taken = self.0.rooms.receive_receipts(origin, all_receipts).await;
+        if let Err(error) = taken {
+            tracing::error!(%origin, error = crate::chain(&error), "receipts could not be taken");
+        }
+    }
+
+    async fn take_typing(&self, origin: &OwnedServerName, typing: Typing) {
+        let Typing {
+            room_id,
+            user_id,
+            is_typing,
+        } = typing;
+        if user_id.server_name() != origin || self.is_denied(&room_id, origin).await {
+            return;
+        }
+        let timeout = is_typing.then_some(TYPING);
+        let set = self.0.rooms.set_typing(&room_id, &user_id, timeout).await;
+        if let Err(error) = set {
+            tracing::debug!(%origin, error = crate::chain(&error), "typing was not taken");
+        }
+    }
+
+    /// Whether a room's ACL denies `origin`, or that cannot be told.
+    async fn is_denied(&self, room: &RoomId, origin: &ServerName) -> bool {
+        let denied = self.0.rooms.acl_denies(room, origin).await;
+        denied.unwrap_or_else(|error| {
+            tracing::error!(%room, error = crate::chain(&error), "an ACL cannot be read");
+            true
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json, value::to_raw_value};
+
+    use super::*;
+
+    fn parse(edu: &Value) -> Option<Edu> {
+        Edu::parse(&to_raw_value(edu).expect("JSON"))
+    }
+
+    #[test]
+    fn receipts_are_read_one_by_one() {
+        let edu = json!({
+            "edu_type": "m.receipt",
+            "content": {
+                "!a:there.example": {
+                    "m.read": {
+                        "@a:there.example": { "event_ids": ["$1"], "data": { "ts": 5 } },
+                        "@b:there.example": { "event_ids": ["$2"], "data": { "thread_id": "main" } },
+                        "@c:there.example": { "event_ids": ["$3"], "data": { "thread_id": "$1", "ts": 6 } },
+                        "@d:there.example": { "event_ids": ["$4"], "data": { "thread_id": "elsewhere" } },
+                        "@e:there.example": { "event_ids": [], "data": {} },
+                        "@f:there.example": 7,
+                        "nobody": { "event_ids": ["$5"], "data": {} },
+                    },
+                    "m.read.private": {
+                        "@g:there.example": { "event_ids": ["$1"], "data": { "ts": 5 } },
+                    },
+                },
+                "!b:there.example": [],
+                "elsewhere": {},
+            },
+        });
+        let Some(Edu::Receipts(receipts)) = parse(&edu) else {
+            panic!("it is a receipt");
+        };
+        let read: Vec<(&str, &str, &Thread, Option<u64>)> = receipts
+            .iter()
+            .map(|receipt| {
+                let at = receipt.at.map(|at| at.0);
+                (
+                    receipt.user_id.as_str(),
+                    receipt.event_id.as_str(),
+                    &receipt.thread,
+                    at,
+                )
+            })
+            .collect();
+        let root = Thread::Root(OwnedEventId::try_from("$1").expect("an id"));
+        assert_eq!(
+            read,
+            [
+                ("@a:there.example", "$1", &Thread::Unthreaded, Some(5)),
+                ("@b:there.example", "$2", &Thread::Main, None),
+                ("@c:there.example", "$3", &root, Some(6)),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_ignored() {
+        for edu in [
+            json!({ "edu_type": "m.direct_to_device", "content": {} }),
+            json!({ "edu_type": "m.typing", "content": { "room_id": 1 } }),
+            json!({ "edu_type": "m.receipt", "content": [] }),
+            json!({ "edu_type": "m.receipt" }),
+            json!(3),
+        ] {
+            assert!(parse(&edu).is_none(), "{edu}");
+        }
+    }
+}

@@ -25,7 +25,7 @@ mod tests;
 mod tls;
 mod transport;
 
-use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, sync::Arc};
 
 use myelin_accounts::Accounts;
 use myelin_config::Federation as Settings;
@@ -47,9 +47,6 @@ pub use outbound::{Edu, EphemeralKey, Outbound};
 pub use query::{LookUpProfileError, QueryError, ResolveAliasError, ResolvedAlias};
 pub use tls::ClientError;
 pub use transport::TransportError;
-
-/// How long a stop waits for what was begun.
-const DRAIN: Duration = Duration::from_secs(5);
 
 /// Everything that has to do with other servers. Cheap to clone; every clone is the same.
 #[derive(Clone)]
@@ -206,6 +203,8 @@ impl Federation {
     /// Where chance comes from.
     pub fn random(&self) -> &Arc<dyn Random> {
         &self.0.random
+    }
+
     /// What is sent to other servers.
     pub fn outbound(&self) -> &Outbound {
         &self.0.outbound
@@ -253,15 +252,6 @@ impl Federation {
             if after.is_none() {
                 return Ok(());
             }
-        }
-    }
-
-    /// Waits until what was begun is dealt with, as long as that takes a few seconds: it may be waiting for other servers.
-    /// Nothing new may come. What is cut off has changed nothing that is not durable; other servers send it again.
-    pub async fn drain(&self) {
-        self.0.tasks.close();
-        if tokio::time::timeout(DRAIN, self.0.tasks.wait()).await.is_err() {
-            tracing::info!("work for other servers was cut off");
         }
     }
 }

@@ -1,11 +1,11 @@
-//! What does not last: typing, receipts. Spec: server-server API, "EDUs".
+//! What does not last: typing, receipts, presence. Spec: server-server API, "EDUs".
 //!
 //! They are taken before the events of their transaction and never wait for them. Those of kinds that nothing is done
 //! with are ignored, and so is what cannot be read or is not the origin's to say: nobody is told.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use myelin_rooms::{Thread, remote::RemoteReceipt};
+use myelin_rooms::{PresenceState, RemotePresence, Thread, remote::RemoteReceipt};
 use myelin_types::Millis;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName};
 use serde::Deserialize;
@@ -17,6 +17,8 @@ use crate::Federation;
 const TYPING: Duration = Duration::from_secs(30);
 /// Most receipts of a transaction that are looked at; further ones are ignored.
 const MOST_RECEIPTS: usize = 1_000;
+/// Most users of an EDU whose presence is looked at; further ones are ignored.
+const MOST_PRESENCES: usize = 100;
 
 /// An EDU that something is done with.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(super) enum Edu {
     Typing(Typing),
     /// `m.receipt`
     Receipts(Vec<RemoteReceipt>),
+    /// `m.presence`
+    Presence(Vec<RemotePresence>),
 }
 
 #[derive(Debug, Deserialize)]
@@ -32,7 +36,7 @@ pub(super) struct Typing {
     room_id: OwnedRoomId,
     user_id: OwnedUserId,
     #[serde(rename = "typing")]
-    is_typing: bool,
+    types: bool,
 }
 
 #[derive(Deserialize)]
@@ -56,6 +60,20 @@ struct ReceiptData {
     thread_id: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct Presence {
+    push: Vec<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    user_id: OwnedUserId,
+    presence: String,
+    currently_active: Option<bool>,
+    last_active_ago: Option<u64>,
+    status_msg: Option<String>,
+}
+
 impl Edu {
     /// Reads an EDU; none if nothing is done with it.
     pub(super) fn parse(edu: &RawValue) -> Option<Edu> {
@@ -67,6 +85,14 @@ impl Edu {
                     serde_json::from_str(content.get()).ok()?;
                 Some(Edu::Receipts(receipts(rooms)))
             }
+            "m.presence" => {
+                let Presence { push } = serde_json::from_str(content.get()).ok()?;
+                let said = push
+                    .iter()
+                    .take(MOST_PRESENCES)
+                    .filter_map(|said| presence(said));
+                Some(Edu::Presence(said.collect()))
+            }
             _ => None,
         }
     }
@@ -75,8 +101,21 @@ impl Edu {
         match self {
             Self::Typing(_) => "m.typing",
             Self::Receipts(_) => "m.receipt",
+            Self::Presence(_) => "m.presence",
         }
     }
+}
+
+/// What is said of one user. What is malformed spoils nothing beside it.
+fn presence(said: &RawValue) -> Option<RemotePresence> {
+    let said: Said = serde_json::from_str(said.get()).ok()?;
+    Some(RemotePresence {
+        user_id: said.user_id,
+        state: PresenceState::parse(&said.presence)?,
+        currently_active: said.currently_active.unwrap_or(false),
+        last_active_ago: said.last_active_ago.map(Duration::from_millis),
+        status: said.status_msg,
+    })
 }
 
 /// The receipts that everybody in a room sees: private ones do not leave their server.
@@ -137,6 +176,12 @@ impl Federation {
                     let left = MOST_RECEIPTS - all_receipts.len();
                     all_receipts.extend(receipts.into_iter().take(left));
                 }
+                Some(Edu::Presence(said)) => {
+                    if let Err(error) = self.0.rooms.hear_presence(origin, said).await {
+                        let error = crate::chain(&error);
+                        tracing::error!(%origin, error, "presence could not be taken");
+                    }
+                }
             }
         }
         if all_receipts.is_empty() {
@@ -152,12 +197,12 @@ impl Federation {
         let Typing {
             room_id,
             user_id,
-            is_typing,
+            types,
         } = typing;
         if user_id.server_name() != origin || self.is_denied(&room_id, origin).await {
             return;
         }
-        let timeout = is_typing.then_some(TYPING);
+        let timeout = types.then_some(TYPING);
         let set = self.0.rooms.set_typing(&room_id, &user_id, timeout).await;
         if let Err(error) = set {
             tracing::debug!(%origin, error = crate::chain(&error), "typing was not taken");
@@ -231,6 +276,27 @@ mod tests {
                 ("@c:there.example", "$3", &root, Some(6)),
             ]
         );
+    }
+
+    #[test]
+    fn presence_is_read_user_by_user() {
+        let edu = json!({
+            "edu_type": "m.presence",
+            "content": {
+                "push": [
+                    { "user_id": "@a:there.example", "presence": "online", "last_active_ago": 5 },
+                    { "user_id": "@b:there.example", "presence": "elsewhere" },
+                    { "user_id": "nobody", "presence": "online" },
+                    3,
+                ],
+            },
+        });
+        let Some(Edu::Presence(said)) = parse(&edu) else {
+            panic!("it is presence");
+        };
+        assert_eq!(said.len(), 1);
+        assert_eq!(said[0].user_id, "@a:there.example");
+        assert_eq!(said[0].last_active_ago, Some(Duration::from_millis(5)));
     }
 
     #[test]

@@ -141,8 +141,7 @@ mod tests {
         leaf.prop_recursive(5, 64, 6, move |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-                prop::collection::btree_map(key.clone(), inner, 0..5)
-                    .prop_map(Value::from_iter),
+                prop::collection::btree_map(key.clone(), inner, 0..5).prop_map(Value::from_iter),
             ]
         })
     }

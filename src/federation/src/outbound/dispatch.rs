@@ -172,11 +172,7 @@ impl Outbound {
     }
 
     /// The servers of a room but ours.
-    async fn servers(
-        &self,
-        reader: &mut Dispatcher,
-        room: RoomNum,
-    ) -> Result<Around, StoreError> {
+    async fn servers(&self, reader: &mut Dispatcher, room: RoomNum) -> Result<Around, StoreError> {
         if let Some(servers) = reader.rooms.get(&room) {
             return Ok(Arc::clone(servers));
         }

@@ -32,11 +32,8 @@ async fn a_server_that_was_down_gets_everything_in_order_and_once() {
             process.stop().await;
             process = world.start().await;
         }
-        let said = rooms
-            .iter()
-            .enumerate()
-            .map(|(index, room)| async move { world.say(room, &format!("{index}.{round}")).await });
-        let said: Vec<_> = said.collect();
+        let said = rooms.iter().enumerate();
+        let said = said.map(|(index, room)| world.say(room, format!("{index}.{round}")));
         futures_util::future::join_all(said).await;
     }
     let all = world.logged();
@@ -68,13 +65,13 @@ async fn what_a_crash_cut_off_is_sent_again_under_the_same_name() {
     let room = world.room(1).await;
     let there = server(0);
     let process = world.start().await;
-    world.say(&room, "before").await;
+    world.say(&room, "before".to_owned()).await;
     until(|| world.elsewhere.texts(&there).len() == 1).await;
     world.elsewhere.hold(&there);
-    world.say(&room, "cut off").await;
+    world.say(&room, "cut off".to_owned()).await;
     until(|| world.elsewhere.came(&there).len() == 2).await;
     for text in ["1", "2", "3"] {
-        world.say(&room, text).await;
+        world.say(&room, text.to_owned()).await;
     }
     process.crash().await;
 
@@ -89,13 +86,20 @@ async fn what_a_crash_cut_off_is_sent_again_under_the_same_name() {
     // The same content has the same name, whichever process sends it.
     world.elsewhere.hold(&there);
     let process = world.start().await;
-    world.say(&room, "again").await;
+    world.say(&room, "again".to_owned()).await;
     let count = world.elsewhere.came(&there).len();
     until(|| world.elsewhere.came(&there).len() > count).await;
     process.crash().await;
     world.elsewhere.let_go();
     let process = world.start().await;
-    until(|| world.elsewhere.texts(&there).last().is_some_and(|text| text == "again")).await;
+    until(|| {
+        world
+            .elsewhere
+            .texts(&there)
+            .last()
+            .is_some_and(|text| text == "again")
+    })
+    .await;
     process.stop().await;
     let came = world.elsewhere.came(&there);
     let [.., first, second] = came.as_slice() else {
@@ -115,7 +119,7 @@ async fn servers_that_do_not_answer_slow_nobody_else() {
         world.elsewhere.refuse(&server(number), 502);
     }
     let process = world.start().await;
-    world.say(&room, "0").await;
+    world.say(&room, "0".to_owned()).await;
     until(|| (0..SILENT).all(|number| !world.elsewhere.came(&server(number)).is_empty())).await;
     for number in 0..SILENT {
         world.elsewhere.hold(&server(number));
@@ -123,7 +127,7 @@ async fn servers_that_do_not_answer_slow_nobody_else() {
     world.here.clock.advance(Duration::from_secs(10));
     process.outbound.0.wake.notify_one();
     for text in 1..=30 {
-        world.say(&room, &text.to_string()).await;
+        world.say(&room, text.to_string()).await;
     }
     let all = world.logged();
     for number in SILENT..SILENT + 20 {
@@ -141,11 +145,11 @@ async fn cost(world: &World, servers: usize) -> [u64; 4] {
     let room = world.room(servers).await;
     let outbound = world.outbound();
     let mut reader = outbound.open_book().await.expect("it is read");
-    world.say(&room, "first").await;
+    world.say(&room, "first".to_owned()).await;
     exhaust(&outbound, &mut reader).await;
     outbound.persist(&mut reader, false).await.expect("stored");
     let before = world.settled().await;
-    world.say(&room, "other").await;
+    world.say(&room, "other".to_owned()).await;
     exhaust(&outbound, &mut reader).await;
     outbound.persist(&mut reader, false).await.expect("stored");
     let after = world.settled().await;
@@ -180,14 +184,14 @@ async fn a_full_queue_is_caught_up_with_from_the_timelines() {
     world.elsewhere.hold(&there);
     let process = world.start().await;
     for text in 0..300 {
-        world.say(&rooms[text % 2], &text.to_string()).await;
+        world.say(&rooms[text % 2], text.to_string()).await;
     }
     let behind = || process.outbound.with(|book| book.is_behind(&there));
     until(|| behind() == Some(true)).await;
     world.elsewhere.let_go();
     until(|| world.elsewhere.texts(&there).len() >= 300).await;
     until(|| behind() == Some(false)).await;
-    world.say(&rooms[0], "last").await;
+    world.say(&rooms[0], "last".to_owned()).await;
     until(|| world.elsewhere.texts(&there).len() >= 301).await;
     process.stop().await;
     assert_eq!(world.elsewhere.texts(&there), world.logged());
@@ -202,10 +206,10 @@ async fn a_server_hears_of_its_leaving_and_of_nothing_after_it() {
     world.elsewhere.refuse(&down, 502);
     let outbound = world.outbound();
     let mut reader = outbound.open_book().await.expect("it is read");
-    world.say(&room, "they are here").await;
-    world.say(&room, "they leave").await;
+    world.say(&room, "they are here".to_owned()).await;
+    world.say(&room, "they leave".to_owned()).await;
     let left = last(&world, num);
-    world.say(&room, "they are gone").await;
+    world.say(&room, "they are gone".to_owned()).await;
     let mut batch = Batch::new();
     for name in [&gone, &down] {
         let row = ServerInRoom {
@@ -258,7 +262,7 @@ async fn a_reader_that_retires_does_not_hold_the_log() {
     let room = world.room(1).await;
     let outbound = world.outbound();
     outbound.open_book().await.expect("it is read");
-    world.say(&room, "kept").await;
+    world.say(&room, "kept".to_owned()).await;
     world.here.rooms.trim_log().await.expect("trimmed");
     assert_eq!(world.logged(), ["kept"]);
     outbound.retire().await.expect("committed");

@@ -95,8 +95,14 @@ fn dead_servers_are_tried_a_few_times_an_hour_and_looked_at_no_oftener() {
     }
     // The pauses double from five seconds on, less up to a third: the tenth ends after 28 minutes at the earliest and 43 at
     // the latest.
-    assert!((DEAD * 9..=DEAD * 11).contains(&attempts), "{attempts} attempts");
-    assert_eq!(stored, attempts, "a row is written for each attempt, and for nothing else");
+    assert!(
+        (DEAD * 9..=DEAD * 11).contains(&attempts),
+        "{attempts} attempts"
+    );
+    assert_eq!(
+        stored, attempts,
+        "a row is written for each attempt, and for nothing else"
+    );
     // At any time of the day nobody is due, there is nothing to walk through.
     let due = machine.book.next_due().expect("somebody waits");
     assert!(due > machine.clock.now());
@@ -167,7 +173,10 @@ fn what_was_caught_up_with_is_not_queued_again() {
     let Events::Queued(sent) = &job.events else {
         panic!("it is up to date");
     };
-    assert_eq!((sent.items.as_slice(), sent.through), (&[item(21)][..], Pos(21)));
+    assert_eq!(
+        (sent.items.as_slice(), sent.through),
+        (&[item(21)][..], Pos(21))
+    );
 }
 
 #[test]
@@ -203,17 +212,19 @@ fn what_is_refused_again_and_again_is_passed_over() {
 
 #[test]
 fn a_batch_that_does_not_fit_is_sent_again_as_a_whole_after_a_crash() {
-    let items = |range: std::ops::Range<u32>| range.map(|index| Item {
-        at: At {
-            pos: Pos(7),
-            index,
-        },
-        ..item(7)
-    });
+    let items = |range: std::ops::Range<u32>| {
+        range.map(|index| Item {
+            at: At { pos: Pos(7), index },
+            ..item(7)
+        })
+    };
     let next = items(2..3).next();
     let sent = Sent::before(items(0..2).collect(), next.as_ref());
     assert_eq!(sent.through, Pos(6));
-    assert_eq!(Sent::before(items(0..2).collect(), Some(&item(8))).through, Pos(7));
+    assert_eq!(
+        Sent::before(items(0..2).collect(), Some(&item(8))).through,
+        Pos(7)
+    );
 }
 
 #[test]

@@ -190,7 +190,7 @@ impl World {
         handle.expect("it is read").expect("it exists").num
     }
 
-    pub(super) async fn say(&self, room: &RoomId, text: &str) {
+    pub(super) async fn say(&self, room: &RoomId, text: String) {
         let message = SendMessage {
             room_id: room.to_owned(),
             sender: alice(),
@@ -213,7 +213,7 @@ impl World {
         let texts = events.filter_map(|logged| {
             let event = self.here.rooms.event(&view, logged.room, logged.event);
             let event = event.expect("it is read").expect("it is there");
-            event.pdu.content()["body"].as_str().map(str::to_owned)
+            event.pdu.content().get("body")?.as_str().map(str::to_owned)
         });
         // Events without a body are no messages.
         texts.collect()

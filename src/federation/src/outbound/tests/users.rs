@@ -27,7 +27,9 @@ async fn others_see_that_a_user_of_ours_types() {
     let room = world.room(2).await;
     let process = world.start().await;
     let set = |timeout| world.here.rooms.set_typing(&room, user(), timeout);
-    set(Some(Duration::from_secs(30))).await.expect("she is there");
+    set(Some(Duration::from_secs(30)))
+        .await
+        .expect("she is there");
     let edu = |typing: bool| {
         json!({
             "edu_type": "m.typing",
@@ -52,7 +54,7 @@ fn user() -> &'static ruma::UserId {
 async fn others_see_public_receipts_with_their_threads() {
     let world = World::new().await;
     let room = world.room(1).await;
-    world.say(&room, "hello").await;
+    world.say(&room, "hello".to_owned()).await;
     let event_id = last_event(&world, &room);
     let process = world.start().await;
     let receipt = |kind, thread| NewReceipt {
@@ -107,7 +109,10 @@ async fn a_server_that_does_not_answer_gets_no_stale_news() {
     until(|| !world.elsewhere.edus(&there).is_empty()).await;
     process.stop().await;
     let edus = world.elsewhere.edus(&there);
-    assert_eq!(edus.last().map(|edu| &edu["content"]["text"]), Some(&json!("the newest")));
+    assert_eq!(
+        edus.last().map(|edu| &edu["content"]["text"]),
+        Some(&json!("the newest"))
+    );
     assert!(edus.iter().all(|edu| edu["content"]["text"] != "lost too"));
     // Names of what does not last are never used twice.
     let came = world.elsewhere.came(&there);

@@ -22,8 +22,8 @@ send, room of 2                                       1     8        0   2155   
 send, the same again                                  0     0        0      0     1      0     0
 send, room of 100                                     1     8        0   2159     1      0     0
 state, replaced                                       1     6        0    895     0      0     0
-join, the first of a user                             3    13        0   1088    12      0     0
-join, room of 100                                     1    11        0   1194     3      0     0
+join, the first of a user                             3    13        0   1088    13      0     0
+join, room of 100                                     1    11        0   1194     4      0     0
 receipt                                               1     2        1    112     3      0     0
 typing                                                0     0        0      0     2      0     0
 sync, nothing new in 2 rooms                          0     0        0      0     1      1     0

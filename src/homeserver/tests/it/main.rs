@@ -8,5 +8,6 @@ mod listeners;
 mod pages;
 mod process;
 mod program;
+mod rooms;
 mod shutdown;
 mod users;

@@ -86,6 +86,19 @@ impl Book {
         }
     }
 
+    /// Notes that a user did something. Mostly that says nothing new: then the time at which he is next looked at stays as
+    /// it was, and is found then to have been too early.
+    pub(super) fn acted(&mut self, user: UserNum, device: &str, now: Millis) {
+        let Some(entry) = self.users.get_mut(&user) else {
+            return;
+        };
+        entry.act(device, now);
+        if entry.shown(now) != entry.told {
+            self.note_pending(user, now);
+            self.queue(user, now);
+        }
+    }
+
     /// Changes a user, who is remembered from now on if he was not.
     pub(super) fn change_or_add(
         &mut self,
@@ -496,6 +509,29 @@ mod tests {
         tell(&mut book, &[ROOM], now.after(GONE + COLLECT));
         assert_eq!(news(&book, Some(serial)), [(1, "offline", false)]);
         assert_eq!(news(&book, None), [(2, "online", false)]);
+    }
+
+    #[test]
+    fn what_somebody_does_puts_off_that_he_is_idle() {
+        let mut book = Book::new(0);
+        come(&mut book, 1, START);
+        tell(&mut book, &[ROOM], START.after(COLLECT));
+        let serial = book.serial;
+        let half = START.after(ACTIVE / 2);
+        book.acted(UserNum(1), "D", half);
+        assert_eq!(book.next_step(), Some(START.after(ACTIVE)), "too early");
+        book.expire(START.after(ACTIVE));
+        assert_eq!(book.next_step(), Some(half.after(ACTIVE)));
+        assert!(news(&book, Some(serial)).is_empty());
+        book.expire(half.after(ACTIVE));
+        tell(&mut book, &[ROOM], half.after(ACTIVE + COLLECT));
+        assert_eq!(news(&book, Some(serial)), [(1, "online", false)]);
+        // What makes a difference is told.
+        let later = half.after(ACTIVE * 2);
+        book.acted(UserNum(1), "D", later);
+        book.acted(UserNum(2), "D", later);
+        tell(&mut book, &[ROOM], later.after(COLLECT));
+        assert_eq!(news(&book, Some(book.serial - 1)), [(1, "online", true)]);
     }
 
     #[test]

@@ -58,7 +58,11 @@ fn users_are_managed_without_a_server() {
 }
 
 /// Runs a command on the data of a server in this process. The program blocks, so it gets a thread.
-pub(crate) async fn on(server: &TestServer, arguments: &[&str], stdin: &str) -> crate::process::Ran {
+pub(crate) async fn on(
+    server: &TestServer,
+    arguments: &[&str],
+    stdin: &str,
+) -> crate::process::Ran {
     let data_dir = server.data_dir().display().to_string();
     let name = server.config().server.name.to_string();
     let mut all: Vec<String> = arguments.iter().map(ToString::to_string).collect();

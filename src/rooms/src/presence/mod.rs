@@ -267,9 +267,7 @@ impl Presence {
             return;
         }
         let now = self.0.shared.clock.now();
-        self.0
-            .shared
-            .change(|book| book.acted(user, device, now));
+        self.0.shared.change(|book| book.acted(user, device, now));
     }
 
     /// Does what is due: tells what was collected, and what changes by time. Called by a task of its own; tests that turn

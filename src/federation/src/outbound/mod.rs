@@ -20,6 +20,7 @@ mod book;
 mod catch_up;
 mod dispatch;
 mod ephemeral;
+mod presence;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -147,7 +148,8 @@ impl Outbound {
             self.read_log_until(&mut reader, soft.clone()),
             self.deliver(soft.clone()),
             self.tell_typing(soft.clone()),
-            self.tell_receipts(soft),
+            self.tell_receipts(soft.clone()),
+            self.tell_presence(soft),
         );
         if let Err(error) = self.persist(&mut reader, true).await {
             tracing::warn!(

@@ -220,13 +220,13 @@ impl Outbound {
     }
 
     /// The servers in a room but ours.
-    fn others(&self, view: &View, room: RoomNum) -> Result<Vec<OwnedServerName>, StoreError> {
+    pub(super) fn others(&self, view: &View, room: RoomNum) -> Result<Vec<OwnedServerName>, StoreError> {
         let mut servers = self.0.rooms.servers_in_room(view, room)?;
         servers.retain(|server| *server != self.0.server_name);
         Ok(servers)
     }
 
-    fn to_all(&self, servers: &[OwnedServerName], key: &EphemeralKey, edu: &Edu) {
+    pub(super) fn to_all(&self, servers: &[OwnedServerName], key: &EphemeralKey, edu: &Edu) {
         self.with(|book| {
             for server in servers {
                 let id = book.id(server);

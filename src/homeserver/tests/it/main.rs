@@ -6,6 +6,7 @@ mod federated;
 mod joins;
 mod listeners;
 mod pages;
+mod presence;
 mod process;
 mod program;
 mod rooms;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use myelin_data::rooms::ReceiptKind;
-use myelin_rooms::{NewReceipt, Thread};
+use myelin_rooms::{NewReceipt, PresenceState, Thread};
 use ruma::{OwnedEventId, RoomId};
 use serde_json::{Value, json};
 
@@ -120,4 +120,37 @@ async fn a_server_that_does_not_answer_gets_no_stale_news() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), came.len());
+}
+
+#[tokio::test]
+async fn others_see_how_a_user_of_ours_is() {
+    let world = World::new().await;
+    world.room(2).await;
+    let process = world.start().await;
+    let rooms = &world.here.rooms;
+    let view = world.here.store.view();
+    let found = rooms
+        .interner()
+        .find_user(&view, user())
+        .expect("it is read");
+    let num = found.expect("she is known");
+    let status = Some("Across servers".to_owned());
+    let set = rooms.set_presence(num, "D", PresenceState::Online, status);
+    set.await.expect("she may");
+    world.here.clock.advance(Duration::from_millis(200));
+    rooms.presence().step().await;
+    for number in 0..2 {
+        let there = server(number);
+        until(|| !world.elsewhere.edus(&there).is_empty()).await;
+        let push = json!({
+            "user_id": user(),
+            "presence": "online",
+            "last_active_ago": 200,
+            "currently_active": true,
+            "status_msg": "Across servers",
+        });
+        let edu = json!({ "edu_type": "m.presence", "content": { "push": [push] } });
+        assert_eq!(world.elsewhere.edus(&there), [edu]);
+    }
+    process.stop().await;
 }

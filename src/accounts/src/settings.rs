@@ -28,12 +28,22 @@ pub struct HashCost {
 }
 
 impl HashCost {
-    /// OWASP's recommendation for argon2id: 19 MiB, two passes.
+    /// Of OWASP's recommendations for argon2id, which cost an attacker the same, the one with the least memory: 7 MiB, five
+    /// passes.
     pub const RECOMMENDED: HashCost = HashCost {
-        memory_kib: 19 * 1024,
-        passes: 2,
+        memory_kib: 7 * 1024,
+        passes: 5,
     };
+
+    /// The memory of a hash, in bytes.
+    pub fn memory(self) -> usize {
+        self.memory_kib as usize * 1024
+    }
 }
+
+/// What sessions and rulesets take at most while they are remembered, in bytes, unless device names are unusually long.
+const SESSION: usize = 512;
+const RULESET: usize = 6 << 10;
 
 /// The settings of [`Accounts`](crate::Accounts).
 #[derive(Clone, Debug)]
@@ -48,18 +58,18 @@ pub struct Settings {
     pub access_token_lifetime: Duration,
     /// What one password hash costs.
     pub hash_cost: HashCost,
-    /// How many passwords are hashed at once; each takes a core and the memory of `hash_cost`.
+    /// How many passwords are hashed at once; each takes a core and the memory of `hash_cost`. The others wait.
     pub hashes_at_once: usize,
     /// How long a client may take for one user-interactive authentication.
     pub uia_lifetime: Duration,
-    /// How many sessions are remembered between requests; some 400 bytes each.
+    /// How many sessions are remembered between requests; up to 512 bytes each.
     pub remembered_sessions: usize,
-    /// How many decoded rulesets are remembered; some 5 KiB each.
+    /// How many decoded rulesets are remembered; up to 6 KiB each.
     pub remembered_rulesets: usize,
 }
 
 impl Settings {
-    /// The settings that follow from the configuration's sections.
+    /// The settings that follow from the configuration's sections, with room for thousands of users in memory.
     pub fn new(
         server_name: OwnedServerName,
         registration: &myelin_config::Registration,
@@ -85,6 +95,18 @@ impl Settings {
             uia_lifetime: Duration::from_mins(30),
             remembered_sessions: 50_000,
             remembered_rulesets: 2_000,
+        }
+    }
+
+    /// These settings within `remembered` bytes for what is remembered between requests and `hashes` bytes for the hashing
+    /// of passwords; one hash is made at a time at least.
+    #[must_use]
+    pub fn within(self, remembered: usize, hashes: usize) -> Self {
+        Self {
+            remembered_sessions: (remembered / 4 / SESSION).max(16),
+            remembered_rulesets: (remembered / 4 * 3 / RULESET).max(16),
+            hashes_at_once: (hashes / self.hash_cost.memory()).clamp(1, self.hashes_at_once),
+            ..self
         }
     }
 }

@@ -5,11 +5,11 @@
 //! rooms take their numbers from blocks that are reserved ahead, so that no event waits for the disk to be numbered;
 //! what a block had left when the process ended is skipped.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use myelin_store::{Batch, CommitError, Store, StoreError, View};
 use myelin_types::{EventNum, RoomNum, StateKeyNum, UserNum};
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 use ruma::{OwnedUserId, RoomId, UserId};
 use tokio::sync::Mutex;
 
@@ -45,12 +45,55 @@ struct Inner {
     state_keys: Mutex<()>,
     events: Mutex<Block>,
     rooms: Mutex<Block>,
-    user_by_id: Cache<String, UserNum>,
-    user_by_num: Cache<UserNum, OwnedUserId>,
-    key_by_text: Cache<StateKeyText, StateKeyNum>,
-    key_by_num: Cache<StateKeyNum, Arc<StateKeyText>>,
-    room_by_id: Cache<String, RoomNum>,
-    room_by_num: Cache<RoomNum, Arc<Room>>,
+    user_by_id: Cache<String, UserNum, ByText>,
+    user_by_num: Cache<UserNum, OwnedUserId, ByText>,
+    key_by_text: Cache<StateKeyText, StateKeyNum, ByText>,
+    key_by_num: Cache<StateKeyNum, Arc<StateKeyText>, ByText>,
+    room_by_id: Cache<String, RoomNum, ByText>,
+    room_by_num: Cache<RoomNum, Arc<Room>, ByText>,
+}
+
+/// Weighs names and numbers by the memory that they take.
+#[derive(Clone)]
+struct ByText;
+
+/// What a cached name takes besides its text: the cache's row and its share of the index, the blocks of the texts.
+const ROW: usize = 160;
+
+impl ByText {
+    fn weight(text: usize) -> u64 {
+        (ROW + text) as u64
+    }
+}
+
+impl<N> Weighter<String, N> for ByText {
+    fn weight(&self, id: &String, _: &N) -> u64 {
+        Self::weight(id.len())
+    }
+}
+
+impl Weighter<UserNum, OwnedUserId> for ByText {
+    fn weight(&self, _: &UserNum, id: &OwnedUserId) -> u64 {
+        Self::weight(id.as_str().len())
+    }
+}
+
+impl Weighter<StateKeyText, StateKeyNum> for ByText {
+    fn weight(&self, text: &StateKeyText, _: &StateKeyNum) -> u64 {
+        Self::weight(text.event_type.len() + text.state_key.len())
+    }
+}
+
+impl Weighter<StateKeyNum, Arc<StateKeyText>> for ByText {
+    fn weight(&self, _: &StateKeyNum, text: &Arc<StateKeyText>) -> u64 {
+        Self::weight(text.event_type.len() + text.state_key.len())
+    }
+}
+
+impl Weighter<RoomNum, Arc<Room>> for ByText {
+    fn weight(&self, _: &RoomNum, room: &Arc<Room>) -> u64 {
+        Self::weight(room.room_id.len() + room.version.len())
+    }
 }
 
 impl std::fmt::Debug for Inner {
@@ -103,14 +146,27 @@ impl Block {
 const USERS: &str = "users";
 const STATE_KEYS: &str = "state_keys";
 
-/// How many users and state keys are remembered; about 100 bytes each.
-const REMEMBERED: usize = 100_000;
-/// How many rooms are remembered; about 200 bytes each.
-const REMEMBERED_ROOMS: usize = 20_000;
+/// A cache that takes at most about `bytes`.
+fn remembering<K: Eq + Hash, V: Clone>(bytes: usize) -> Cache<K, V, ByText>
+where
+    ByText: Weighter<K, V>,
+{
+    Cache::with_weighter((bytes / ROW).max(16), bytes as u64, ByText)
+}
+
+/// What the caches may take where nothing is said about it, in bytes.
+const MEMORY: usize = 16 << 20;
 
 impl Interner {
     /// The interners of `store`.
     pub async fn open(store: Store) -> Result<Interner, InternError> {
+        Self::with_memory(store, MEMORY).await
+    }
+
+    /// The interners of `store`, which may take about `memory` bytes for the names that they remember.
+    pub async fn with_memory(store: Store, memory: usize) -> Result<Interner, InternError> {
+        // Users and state keys are as many as there are members, and each stands there twice.
+        let (member, room) = (memory / 16 * 3, memory / 8);
         let (events, rooms) = store
             .read(|view| -> Result<_, StoreError> {
                 Ok((
@@ -125,12 +181,12 @@ impl Interner {
             state_keys: Mutex::new(()),
             events: Mutex::new(events),
             rooms: Mutex::new(rooms),
-            user_by_id: Cache::new(REMEMBERED),
-            user_by_num: Cache::new(REMEMBERED),
-            key_by_text: Cache::new(REMEMBERED),
-            key_by_num: Cache::new(REMEMBERED),
-            room_by_id: Cache::new(REMEMBERED_ROOMS),
-            room_by_num: Cache::new(REMEMBERED_ROOMS),
+            user_by_id: remembering(member),
+            user_by_num: remembering(member),
+            key_by_text: remembering(member),
+            key_by_num: remembering(member),
+            room_by_id: remembering(room),
+            room_by_num: remembering(room),
         })))
     }
 

@@ -77,6 +77,8 @@ pub struct Core {
     pub accounts: Accounts,
     /// Other servers.
     pub federation: Federation,
+    /// How many bytes may be remembered of those who sync.
+    sync_memory: usize,
 }
 
 impl Core {
@@ -84,7 +86,7 @@ impl Core {
     pub async fn open(config: &Config, surroundings: &Surroundings) -> Result<Core, OpenError> {
         let Surroundings { clock, random } = surroundings;
         let name = &config.server.name;
-        let budget = memory::budget(&config.server);
+        let shares = memory::Shares::of(memory::budget(&config.server));
 
         let data_dir = DataDir::open(&config.server.data_dir, name)?;
         let key = data_dir.signing_key(&**random)?;
@@ -93,7 +95,7 @@ impl Core {
         let store = {
             let database = data_dir.database();
             let options = myelin_store::Options {
-                memory_budget: budget / 2,
+                memory_budget: shares.store,
                 product: myelin_data::PRODUCT,
                 schema: myelin_data::SCHEMA,
                 tables: myelin_data::tables(),
@@ -102,7 +104,7 @@ impl Core {
                 .await
                 .map_err(|_| OpenError::Interrupted)??
         };
-        let interner = Interner::open(store.clone()).await?;
+        let interner = Interner::with_memory(store.clone(), shares.names).await?;
         let rooms = Rooms::open(
             store.clone(),
             interner.clone(),
@@ -112,15 +114,15 @@ impl Core {
             Arc::clone(random),
             myelin_rooms::Options {
                 default_room_version: default_room_version(config),
-                event_cache_bytes: budget as u64 / 4,
-                node_cache_bytes: budget / 8,
+                event_cache_bytes: shares.events as u64,
+                node_cache_bytes: shares.nodes,
+                idle_rooms: shares.heads / myelin_rooms::ROOM_MEMORY,
                 presence: PresenceOptions {
                     enabled: config.presence.enabled,
                     max_room_members: config.presence.max_room_members,
                     inbound: config.presence.inbound,
                     outbound: config.presence.outbound,
                 },
-                ..myelin_rooms::Options::default()
             },
         );
         let accounts = Accounts::open(
@@ -128,7 +130,8 @@ impl Core {
             interner,
             Arc::clone(clock),
             Arc::clone(random),
-            myelin_accounts::Settings::new(name.clone(), &config.registration, &config.accounts),
+            myelin_accounts::Settings::new(name.clone(), &config.registration, &config.accounts)
+                .within(shares.sessions, shares.hashes),
         )?;
         let parts = Parts {
             server_name: name.clone(),
@@ -149,6 +152,7 @@ impl Core {
             rooms,
             accounts,
             federation,
+            sync_memory: shares.sync,
         })
     }
 
@@ -170,7 +174,7 @@ impl Core {
             accounts: self.accounts.clone(),
             rooms: self.rooms.clone(),
             federation: self.federation.clone(),
-            sync: Sync::new(self.rooms.clone(), self.accounts.clone()),
+            sync: Sync::with_memory(self.rooms.clone(), self.accounts.clone(), self.sync_memory),
             about: Arc::new(about),
             limiter: Arc::new(Limiter::new(&config.rate_limits)),
             max_body: config.limits.max_request_body.as_usize(),

@@ -32,5 +32,6 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Runs the command of this process's command line.
 pub fn main() -> ExitCode {
+    memory::without_huge_pages();
     commands::run()
 }

@@ -1,18 +1,26 @@
-//! How much memory the caches may take when the operator does not say.
+//! How much memory the server may take, and how its parts share it.
 
 use std::fs;
 
 use myelin_config::{ByteSize, Server};
 
-const SMALLEST: u64 = ByteSize::mebibytes(64).0;
-const LARGEST: u64 = ByteSize::mebibytes(256).0;
-/// What is taken where nothing can be learnt about the machine.
-const UNKNOWN: u64 = ByteSize::mebibytes(128).0;
-/// The share of what there is. Small, since the operating system keeps the database's files in what is free anyway, and
-/// gives that up to whoever needs it, which caches of ours do not.
-const SHARE: u64 = 32;
+/// Keeps the system from backing our memory with huge pages. Freed blocks would stay, since two megabytes go back to the system
+/// only when nothing in them is used; with huge pages the process grew to three times what it had allocated. The allocator
+/// does not ask for them either, but on some systems that makes no difference.
+pub(crate) fn without_huge_pages() {
+    // It fails only where there are none.
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_thp_disable(true).ok();
+}
 
-/// The memory budget in bytes: what is configured, or a thirty-second of what the machine or its container has.
+const SMALLEST: u64 = ByteSize::mebibytes(32).0;
+/// Enough for some thousand users. The operating system keeps the database's files in what is free anyway, and gives that up
+/// to whoever needs it, which caches of ours do not.
+const LARGEST: u64 = ByteSize::mebibytes(64).0;
+/// The share of what there is.
+const SHARE: u64 = 16;
+
+/// The memory budget in bytes: what is configured, or a sixteenth of what the machine or its container has.
 pub(crate) fn budget(server: &Server) -> usize {
     server
         .memory_budget
@@ -24,11 +32,49 @@ fn share(container: Option<u64>, machine: Option<u64>) -> u64 {
     let available = match (container, machine) {
         (Some(container), Some(machine)) => container.min(machine),
         (Some(one), None) | (None, Some(one)) => one,
-        (None, None) => return UNKNOWN,
+        (None, None) => return LARGEST,
     };
     (available / SHARE).clamp(SMALLEST, LARGEST)
 }
 
+/// What each part of the server may take of the budget, in bytes. Whatever is kept from one request to the next belongs to
+/// one of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shares {
+    /// The database: rows that are not in files yet, blocks of files, and batches that wait for the disk.
+    pub(crate) store: usize,
+    /// Decoded events.
+    pub(crate) events: usize,
+    /// Decoded nodes of state trees.
+    pub(crate) nodes: usize,
+    /// The decoded states of the rooms that are written to.
+    pub(crate) heads: usize,
+    /// The numbers of users, rooms and state keys.
+    pub(crate) names: usize,
+    /// Sessions and push rules.
+    pub(crate) sessions: usize,
+    /// What is remembered of those who sync: their rooms, unread counts, the members that they were told of.
+    pub(crate) sync: usize,
+    /// The hashing of passwords.
+    pub(crate) hashes: usize,
+}
+
+impl Shares {
+    /// The shares of a budget of so many bytes.
+    pub(crate) fn of(budget: usize) -> Self {
+        let part = |sixtyfourths| budget / 64 * sixtyfourths;
+        Self {
+            store: part(30),
+            events: part(8),
+            nodes: part(4),
+            heads: part(4),
+            names: part(4),
+            sessions: part(2),
+            sync: part(4),
+            hashes: part(8),
+        }
+    }
+}
 /// The limit of the control group that this process runs in, version 2 or 1.
 fn container_limit() -> Option<u64> {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -67,13 +113,33 @@ mod tests {
     #[test]
     fn the_smaller_of_machine_and_container_counts() {
         const GIB: u64 = 1 << 30;
-        assert_eq!(share(None, Some(4 * GIB)), GIB / 8);
-        assert_eq!(share(Some(3 * GIB), Some(4 * GIB)), 3 * GIB / 32);
+        assert_eq!(share(None, Some(GIB * 3 / 4)), GIB * 3 / 64);
+        assert_eq!(share(Some(GIB * 3 / 4), Some(4 * GIB)), GIB * 3 / 64);
         // A control group without a limit names an absurd number.
-        assert_eq!(share(Some(u64::MAX / 2), Some(4 * GIB)), GIB / 8);
+        assert_eq!(share(Some(u64::MAX / 2), Some(GIB)), GIB / 16);
         assert_eq!(share(Some(GIB / 16), Some(8 * GIB)), SMALLEST);
         assert_eq!(share(None, Some(1024 * GIB)), LARGEST);
-        assert_eq!(share(None, None), UNKNOWN);
+        assert_eq!(share(None, None), LARGEST);
+    }
+
+    #[test]
+    fn the_shares_are_the_budget() {
+        for mebibytes in [32, 64, 100, 4096] {
+            let budget = mebibytes << 20;
+            let Shares {
+                store,
+                events,
+                nodes,
+                heads,
+                names,
+                sessions,
+                sync,
+                hashes,
+            } = Shares::of(budget);
+            let all = [store, events, nodes, heads, names, sessions, sync, hashes];
+            assert!(all.iter().all(|share| *share > 0));
+            assert_eq!(all.into_iter().sum::<usize>(), budget);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use myelin_data::rooms::{Bytes, EventHeader, EventIds, EventRecord, Events, StateNodes};
-use myelin_rules::{Pdu, RoomVersion};
+use myelin_rules::{Pdu, RoomVersion, event::block};
 use myelin_state::{CachedNodes, Node, NodeHash, Nodes, TreeError};
 use myelin_store::{CodecError, RowPart, StoreError, Table, View};
 use myelin_types::{EventNum, Pos, RoomNum};
@@ -20,8 +20,10 @@ use ruma::EventId;
 
 use crate::{RoomHandle, Rooms};
 
-/// What an event takes in memory besides its text: the decoded fields, the header, the cache's own row.
-const EVENT_OVERHEAD: u64 = 512;
+/// What the cache itself takes for an event: its row, half of a row that is free, its share of the index.
+const CACHE_ROW: usize = 128;
+/// What the cache is presumed to hold per event when it sizes its own tables.
+const TYPICAL_EVENT: u64 = 2048;
 
 /// A stored event, decoded. Redacted ones come pruned.
 #[derive(Clone)]
@@ -73,6 +75,39 @@ impl Event {
         })
     }
 
+    /// The event as it is kept in memory once it is durable at `pos`. Of a message nobody will ask for more than its text, so
+    /// that what was decoded to check it is not kept; the content of state events is asked for by every authorisation.
+    pub(crate) fn kept(&self, pos: Pos) -> Event {
+        let state = self.pdu.state_key().is_some();
+        Event {
+            room: self.room,
+            num: self.num,
+            pos,
+            header: self.header.clone(),
+            pdu: if state {
+                self.pdu.clone()
+            } else {
+                self.pdu.undecoded()
+            },
+        }
+    }
+
+    /// Bytes of memory that the event takes where it is shared.
+    fn memory(&self) -> usize {
+        let header = &self.header;
+        let sent_by = header.transaction.as_ref();
+        let strings = [
+            Some(&header.event_id),
+            header.thread.as_ref(),
+            sent_by.map(|sent| &sent.device_id),
+            sent_by.map(|sent| &sent.transaction_id),
+        ];
+        let strings = strings.into_iter().flatten();
+        block(size_of::<Event>() + 2 * size_of::<usize>())
+            + strings.map(|text| block(text.capacity())).sum::<usize>()
+            + self.pdu.memory()
+    }
+
     /// The row that stores this event.
     pub(crate) fn record(&self) -> EventRecord {
         EventRecord {
@@ -84,21 +119,20 @@ impl Event {
 }
 
 #[derive(Clone)]
-struct ByText;
+struct ByMemory;
 
-impl Weighter<EventNum, Arc<Event>> for ByText {
+impl Weighter<EventNum, Arc<Event>> for ByMemory {
     fn weight(&self, _: &EventNum, event: &Arc<Event>) -> u64 {
-        // The text is there twice once its content was asked for.
-        2 * event.pdu.json().len() as u64 + EVENT_OVERHEAD
+        (event.memory() + CACHE_ROW) as u64
     }
 }
 
-/// Decoded events by number, bounded by the bytes of their texts.
+/// Decoded events by number, bounded by the memory that they take.
 ///
 /// An event changes once in its life, when it is redacted. From the moment its redaction is queued until it is durable
 /// the event is not cached; after that, only views that contain the redaction may put it in again.
 pub(crate) struct EventCache {
-    events: Cache<EventNum, Arc<Event>, ByText>,
+    events: Cache<EventNum, Arc<Event>, ByMemory>,
     /// Events whose redaction is on its way to the disk.
     being_redacted: RwLock<HashSet<EventNum>>,
     /// The position of the newest redaction: what an older view read may not be cached.
@@ -107,9 +141,9 @@ pub(crate) struct EventCache {
 
 impl EventCache {
     pub(crate) fn new(bytes: u64) -> Self {
-        let items = usize::try_from(bytes / 2048).unwrap_or(usize::MAX).max(64);
+        let items = usize::try_from(bytes / TYPICAL_EVENT).unwrap_or(usize::MAX);
         Self {
-            events: Cache::with_weighter(items, bytes, ByText),
+            events: Cache::with_weighter(items.max(64), bytes, ByMemory),
             being_redacted: RwLock::default(),
             last_redaction: AtomicU64::new(0),
         }
@@ -151,7 +185,7 @@ impl EventCache {
         self.being_redacted.write().remove(&num);
     }
 
-    /// The bytes that the cached events take, by estimate.
+    /// The bytes that the cached events take.
     pub(crate) fn used(&self) -> u64 {
         self.events.weight()
     }
@@ -321,4 +355,126 @@ pub(crate) fn stored_version(version: &str) -> Result<RoomVersion, StoreError> {
         part: RowPart::Value,
         source: CodecError::Invalid("room version is not supported"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use allocation_counter::measure;
+    use myelin_data::rooms::{EventHeader, EventRecord, EventStatus, SentBy};
+    use myelin_rules::{EventBuilder, EventRef, PowerLevels, RoomVersion, Signer, SigningKey};
+    use myelin_types::{EventNum, Millis, Pos, RoomNum, UserNum};
+    use quick_cache::Weighter as _;
+    use serde_json::{Value, json};
+
+    use super::{ByMemory, CACHE_ROW, Event};
+
+    const ROOM: &str = "!w0jRqQdLOeNZ2dGqYcqDmAkpzBNMAVNJ5DFMTWIWcrs";
+
+    fn record(kind: &str, state_key: Option<&str>, content: Value) -> EventRecord {
+        let Value::Object(content) = content else {
+            panic!("the cases are objects");
+        };
+        let id = "$7Rb3vzVYIJ7vqDJ3h2Lq8iOOkmcxqUIUB0BmPq1XkUc";
+        let signer = Signer::new("example.org", SigningKey::from_seed("a_test", [7; 32]));
+        let pdu = EventBuilder {
+            room_id: Some(ROOM.to_owned()),
+            sender: "@somebody:example.org".to_owned(),
+            event_type: kind.to_owned(),
+            state_key: state_key.map(str::to_owned),
+            content,
+            redacts: None,
+            prev_events: vec![EventRef::id(id)],
+            auth_events: vec![EventRef::id(id); 4],
+            depth: 1,
+            origin_server_ts: Millis(0),
+        }
+        .sign(RoomVersion::V12, &signer)
+        .expect("a small event");
+        EventRecord {
+            pos: Pos(7),
+            header: EventHeader {
+                event_id: pdu.event_id().to_owned(),
+                sender: UserNum(1),
+                place: None,
+                status: EventStatus::Accepted,
+                state_before: None,
+                state_after: [1; 16],
+                replaces: None,
+                redacted_by: None,
+                transaction: Some(SentBy {
+                    device_id: "ABCDEFGHIJ".to_owned(),
+                    transaction_id: "m1732474000000.12".to_owned(),
+                }),
+                current: None,
+                thread: None,
+            },
+            json: pdu.json().as_bytes().to_vec(),
+        }
+    }
+
+    fn decoded(record: EventRecord) -> Arc<Event> {
+        let event = Event::decode(RoomVersion::V12, RoomNum(1), EventNum(1), record);
+        Arc::new(event.expect("it was just built"))
+    }
+
+    /// What is asked of an event makes it grow, so the cache has to have counted that from the beginning.
+    #[test]
+    fn a_cached_event_takes_no_more_than_the_cache_counts() {
+        let members = |count: u32| -> Value {
+            let level = |number| (format!("@member{number}:example.org"), json!(50));
+            (0..count)
+                .map(level)
+                .collect::<serde_json::Map<_, _>>()
+                .into()
+        };
+        let message = |bytes| json!({ "msgtype": "m.text", "body": "x".repeat(bytes) });
+        let join = json!({ "membership": "join", "displayname": "Somebody", "avatar_url": null });
+        let levels = |count| json!({ "users": members(count), "events": { "m.room.name": 50 } });
+        let deep = json!({ "a": { "b": { "c": { "d": [[1], [2, 3], [], {}] } } } });
+        for (kind, state_key, content) in [
+            ("m.room.message", None, message(0)),
+            ("m.room.message", None, message(1_000)),
+            ("m.room.message", None, message(30_000)),
+            ("m.room.member", Some("@somebody:example.org"), join),
+            ("m.room.power_levels", Some(""), levels(1)),
+            ("m.room.power_levels", Some(""), levels(300)),
+            ("m.room.create", Some(""), json!({ "room_version": "12" })),
+            ("org.example.deep", Some(""), deep.clone()),
+            ("org.example.deep", None, deep),
+        ] {
+            let record = record(kind, state_key, content);
+            let mut counted = 0;
+            let taken = measure(|| {
+                let event = decoded(record.clone());
+                counted = ByMemory.weight(&event.num, &event);
+                // What reading it, and authorising others by it, leaves behind.
+                if event.pdu.state_key().is_some() {
+                    event.pdu.content();
+                    drop(PowerLevels::new(&event.pdu, Some(&event.pdu)));
+                } else {
+                    event.pdu.content_value("m.relates_to");
+                }
+                std::mem::forget(event);
+            });
+            let taken = u64::try_from(taken.bytes_current).expect("nothing was freed");
+            assert!(taken <= counted, "{kind}: {taken} bytes, {counted} counted");
+            let most = 3 * taken + CACHE_ROW as u64;
+            assert!(counted <= most, "{kind}: {counted} counted, {taken} bytes");
+        }
+    }
+
+    /// A message is checked before it is kept, which decodes all of it.
+    #[test]
+    fn a_sent_message_is_kept_without_what_was_decoded_of_it() {
+        let content = json!({ "msgtype": "m.text", "body": "x".repeat(1_000) });
+        let event = decoded(record("m.room.message", None, content));
+        let before = ByMemory.weight(&event.num, &event);
+        event.pdu.content();
+        assert!(ByMemory.weight(&event.num, &event) > before + 1_000);
+        let kept = Arc::new(event.kept(Pos(9)));
+        assert_eq!(ByMemory.weight(&kept.num, &kept), before);
+        assert_eq!((kept.pos, kept.pdu.json()), (Pos(9), event.pdu.json()));
+    }
 }

@@ -82,13 +82,17 @@ pub struct Options {
     pub event_cache_bytes: u64,
     /// How many bytes of decoded nodes of state trees, and of auth chains, are kept in memory.
     pub node_cache_bytes: usize,
-    /// How many rooms' decoded states are kept in memory when nothing is being written to them.
+    /// How many rooms' decoded states are kept in memory when nothing is being written to them; up to [`ROOM_MEMORY`] each,
+    /// but for rooms with thousands of power levels.
     pub idle_rooms: usize,
     /// Who is told of whom that he is there.
     pub presence: PresenceOptions,
     /// How much of what other servers sent may wait to be judged.
     pub inbox: remote::InboxLimits,
 }
+
+/// What the decoded state of a room takes in memory, in bytes: a dozen events.
+pub const ROOM_MEMORY: usize = 32 << 10;
 
 /// All rooms of the server. Cheap to clone; every clone is the same server.
 #[derive(Clone)]

@@ -21,7 +21,8 @@ enum Relation {
 
 impl Relation {
     fn of(event: &Pdu) -> Option<Relation> {
-        let relation = event.content().get("m.relates_to")?;
+        // Most events have none; what was read for this is not kept in memory for it.
+        let relation = event.content_value("m.relates_to")?;
         let field = |key| relation.get(key).and_then(Value::as_str);
         let (kind, target) = (field("rel_type")?, field("event_id")?);
         // What is no event id may be longer than a key.

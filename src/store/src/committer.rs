@@ -30,7 +30,9 @@ use crate::{
 pub trait Observer: Send + Sync {
     /// The batch at `pos` is durable and in every view made from now on; its caller has not been answered yet. Called
     /// in the order of positions. A panic in here is logged and otherwise ignored.
-    fn committed(&self, pos: Pos, topics: &[Topic]);
+    fn committed(&self, pos: Pos, topics: &[Topic]) {
+        let (_, _) = (pos, topics);
+    }
 
     /// The same once more, after the callers of the whole group were answered: for what sets others to work, so that
     /// whoever wrote does not wait behind all those who are told of it.
@@ -563,8 +565,6 @@ mod tests {
     struct Slow(Mutex<mpsc::Receiver<()>>);
 
     impl Observer for Slow {
-        fn committed(&self, _: Pos, _: &[Topic]) {}
-
         fn answered(&self, _: Pos, _: &[Topic]) {
             self.0.lock().recv().ok();
         }

@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use myelin_data::{rooms::Membership, topic::Changed};
+use myelin_data::{
+    rooms::{Membership, UserRoom},
+    topic::Changed,
+};
 use myelin_store::{Observer, Topic};
 use myelin_types::{Pos, RoomNum, UserNum};
 use parking_lot::Mutex;
@@ -13,14 +16,18 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::relations::Relations;
 
-/// How many users who do not wait just now keep their seats, so that their next poll need not list their rooms again.
-/// When there are more, those who left first lose theirs.
-const IDLE_SEATS: usize = 20_000;
+/// What a seat takes in memory besides the rooms that it follows, and each time that somebody stood up from it.
+const SEAT: usize = 384;
+const TIME: usize = 16;
+/// What following a room takes: in the seat, and in the list of the room, which may be half empty.
+const FOLLOWED: usize = size_of::<(RoomNum, UserRoom)>() + 16;
 
 /// The seats of the users who wait, or lately did.
-#[derive(Default)]
 pub(crate) struct Hub {
     seats: Mutex<Seats>,
+    /// What the seats of users who do not wait just now may take in memory. They are kept, so that the next poll need not
+    /// list its rooms again; when they take more, those who left first lose theirs.
+    idle_bytes: usize,
 }
 
 #[derive(Default)]
@@ -29,6 +36,8 @@ struct Seats {
     rooms: HashMap<RoomNum, Vec<UserNum>>,
     /// Who stood up when: a user stands here as often as he did, and the last time counts.
     idle: VecDeque<(UserNum, u64)>,
+    /// What those seats take in memory, by estimate.
+    idle_bytes: usize,
     times_stood_up: u64,
 }
 
@@ -48,6 +57,14 @@ pub(crate) struct Sitting {
 }
 
 impl Hub {
+    /// Seats of which those that nobody waits on may take so many bytes.
+    pub(crate) fn new(idle_bytes: usize) -> Self {
+        Self {
+            seats: Mutex::default(),
+            idle_bytes,
+        }
+    }
+
     /// Takes the user's seat. From now on every change of his own rows is noticed, and those of the rooms that he was last
     /// said to follow.
     pub(crate) fn sit(self: &Arc<Self>, user: UserNum) -> Sitting {
@@ -59,10 +76,17 @@ impl Hub {
             stood_up: 0,
         });
         seat.waiting += 1;
+        let calls = seat.calls.subscribe();
+        // Nobody sat on it until now; a seat that is new was never counted.
+        let was_idle = seat.waiting == 1 && seat.stood_up > 0;
+        let memory = seat.memory();
+        if was_idle {
+            seats.idle_bytes -= memory;
+        }
         Sitting {
             hub: Arc::clone(self),
             user,
-            calls: seat.calls.subscribe(),
+            calls,
         }
     }
 
@@ -128,8 +152,11 @@ impl Hub {
         };
         seat.waiting -= 1;
         seat.stood_up = time;
+        if seat.waiting == 0 {
+            seats.idle_bytes += seat.memory();
+        }
         seats.idle.push_back((user, time));
-        if seats.idle.len() > IDLE_SEATS
+        while seats.idle_bytes + seats.idle.len() * TIME > self.idle_bytes
             && let Some((first, time)) = seats.idle.pop_front()
         {
             seats.give_away(first, time);
@@ -155,15 +182,26 @@ impl Seats {
         if seat.is_none_or(|seat| seat.waiting > 0 || seat.stood_up != time) {
             return;
         }
-        if let Some(relations) = self.users.remove(&user).and_then(|seat| seat.follows) {
-            for room in joined(&relations) {
-                self.leave(room, user);
-            }
+        let Some(seat) = self.users.remove(&user) else {
+            return;
+        };
+        self.idle_bytes -= seat.memory();
+        for room in seat.follows.iter().flat_map(|relations| joined(relations)) {
+            self.leave(room, user);
         }
     }
 }
 
 impl Seat {
+    /// Bytes of memory that the seat takes. Changes only while somebody sits on it.
+    fn memory(&self) -> usize {
+        let rooms = self
+            .follows
+            .as_ref()
+            .map_or(0, |follows| follows.rooms.len());
+        SEAT + rooms * FOLLOWED
+    }
+
     fn call(&self) {
         if self.waiting > 0 {
             self.calls.send_modify(|calls| *calls += 1);
@@ -172,8 +210,6 @@ impl Seat {
 }
 
 impl Observer for Hub {
-    fn committed(&self, _: Pos, _: &[Topic]) {}
-
     // On the committer's thread: a map lookup and a wake-up for each user who waits for this room, nothing else.
     fn answered(&self, _: Pos, topics: &[Topic]) {
         for topic in topics {

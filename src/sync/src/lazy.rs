@@ -7,24 +7,39 @@ use std::{collections::HashMap, sync::Arc};
 
 use myelin_rooms::read::Viewer;
 use myelin_types::{EventNum, Pos, RoomNum, StateKeyNum, UserNum};
-use parking_lot::Mutex;
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 
 /// The membership event that was sent for each member of each room.
 type Members = HashMap<(RoomNum, StateKeyNum), EventNum>;
 
-/// How many devices are remembered.
-const DEVICES: usize = 5_000;
-/// How many members are remembered for one device, at about 32 bytes each. When there are more, it is sent all of them
-/// anew.
+/// What a member takes in memory; maps are half empty at times.
+const MEMBER: usize = 48;
+/// What a device takes besides its members.
+const DEVICE: usize = 384;
+/// The share of the memory that one device may take. When it would take more, it is sent all its members anew.
+const SHARE: usize = 16;
+/// How many members are remembered for one device however much memory there is.
 const MEMBERS: usize = 20_000;
 
 /// What devices were sent.
 pub(crate) struct LazyMembers {
-    devices: Cache<(UserNum, String), Arc<Mutex<Device>>>,
+    devices: Cache<(UserNum, String), Arc<Device>, ByMemory>,
+    /// How many members are remembered for one device.
+    members: usize,
 }
 
-#[derive(Default)]
+#[derive(Clone)]
+struct ByMemory;
+
+impl Weighter<(UserNum, String), Arc<Device>> for ByMemory {
+    fn weight(&self, _: &(UserNum, String), device: &Arc<Device>) -> u64 {
+        let sent = device.sent.as_ref().map_or(0, |(_, sent)| sent.len());
+        (DEVICE + (device.received.len() + sent) * MEMBER) as u64
+    }
+}
+
+/// Never changed in its place, since the cache weighs it once; what it has is shared with the one before.
+#[derive(Clone, Default)]
 struct Device {
     /// The token that it last came with.
     at: Option<Pos>,
@@ -51,14 +66,6 @@ pub(crate) struct Telling {
     pub(crate) members: Option<Members>,
 }
 
-impl Default for LazyMembers {
-    fn default() -> Self {
-        Self {
-            devices: Cache::new(DEVICES),
-        }
-    }
-}
-
 impl Known {
     /// Whether the device has this event as the member's newest.
     pub(crate) fn has(&self, room: RoomNum, member: StateKeyNum, event: EventNum) -> bool {
@@ -69,6 +76,14 @@ impl Known {
 }
 
 impl LazyMembers {
+    /// A memory of at most about so many bytes.
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self {
+            devices: Cache::with_weighter((bytes / DEVICE).max(16), bytes as u64, ByMemory),
+            members: (bytes / SHARE / MEMBER).clamp(64, MEMBERS),
+        }
+    }
+
     /// What a device has that comes with the token of `since`.
     pub(crate) fn known(&self, viewer: &Viewer, since: Option<Pos>) -> Known {
         let (Some(since), Some(device)) =
@@ -76,7 +91,6 @@ impl LazyMembers {
         else {
             return Known::default();
         };
-        let device = device.lock();
         match &device.sent {
             Some((next, sent)) if *next == since => Known {
                 received: Arc::clone(&device.received),
@@ -95,27 +109,36 @@ impl LazyMembers {
         let (Some(members), Some(key)) = (telling.members, key(viewer)) else {
             return;
         };
-        let device = if let Some(device) = self.devices.get(&key) {
-            device
-        } else {
-            let device = Arc::default();
-            self.devices.insert(key, Arc::clone(&device));
-            device
-        };
-        let mut device = device.lock();
+        // Of two answers at the same time to one device the later one counts; the members of the other are sent anew.
+        let mut device = self
+            .devices
+            .get(&key)
+            .map_or_else(Device::default, |device| Device::clone(&device));
+        self.tell(&mut device, telling.since, telling.next, members);
+        self.devices.insert(key, Arc::new(device));
+    }
+
+    fn tell(&self, device: &mut Device, since: Option<Pos>, next: Pos, members: Members) {
         match device.sent.take() {
-            Some((next, sent)) if telling.since == Some(next) => {
+            Some((next, sent)) if since == Some(next) && sent.is_empty() => {}
+            Some((next, sent)) if since == Some(next) => {
                 let received = Arc::make_mut(&mut device.received);
                 received.extend(sent.iter().map(|(member, event)| (*member, *event)));
-                if received.len() > MEMBERS {
-                    received.clear();
+                if received.len() > self.members {
+                    device.received = Arc::default();
                 }
             }
-            _ if telling.since.is_some() && device.at == telling.since => {}
+            _ if since.is_some() && device.at == since => {}
             _ => device.received = Arc::default(),
         }
-        device.at = telling.since;
-        device.sent = Some((telling.next, Arc::new(members)));
+        device.at = since;
+        // Of an answer with more members than may be remembered none is: they are sent anew.
+        let told = if members.len() > self.members {
+            Members::default()
+        } else {
+            members
+        };
+        device.sent = Some((next, Arc::new(told)));
     }
 }
 
@@ -135,7 +158,7 @@ mod tests {
 
     #[test]
     fn only_what_was_received_is_redundant() {
-        let lazy = LazyMembers::default();
+        let lazy = LazyMembers::new(1 << 20);
         let viewer = Viewer {
             user: UserNum(1),
             user_id: user_id!("@a:b").to_owned(),
@@ -169,5 +192,35 @@ mod tests {
         assert!(has(9, 1) && has(9, 3) && !has(9, 2));
         tell(None, 10, 4);
         assert!(has(10, 4) && !has(10, 1));
+    }
+
+    #[test]
+    fn a_device_is_remembered_no_more_members_than_there_is_memory_for() {
+        let lazy = LazyMembers::new(16 * 100 * 48);
+        let viewer = Viewer {
+            user: UserNum(1),
+            user_id: user_id!("@a:b").to_owned(),
+            device_id: Some("D".to_owned()),
+        };
+        let tell = |since: u64, members: std::ops::Range<u32>| {
+            let member = |member| ((RoomNum(1), StateKeyNum(member)), EventNum(9));
+            let telling = Telling {
+                since: Some(Pos(since)),
+                next: Pos(since + 1),
+                members: Some(members.map(member).collect()),
+            };
+            lazy.remember(&viewer, telling);
+            let known = lazy.known(&viewer, Some(Pos(since + 1)));
+            move |member| known.has(RoomNum(1), StateKeyNum(member), EventNum(9))
+        };
+        assert!(tell(1, 0..60)(59));
+        let after_two = tell(2, 60..110);
+        assert!(after_two(0) && after_two(109));
+        let after_three = tell(3, 110..111);
+        assert!(!after_three(0) && !after_three(109) && after_three(110));
+        assert!(
+            !tell(4, 0..101)(0),
+            "more in one answer than are remembered"
+        );
     }
 }

@@ -73,12 +73,22 @@ pub enum SyncError {
     Store(#[from] StoreError),
 }
 
+/// What may be remembered of those who sync where nothing is said about it, in bytes.
+const MEMORY: usize = 16 << 20;
+
 impl Sync {
     /// The read side of `rooms`. One for each store: it observes the store, typing and presence from now on.
     pub fn new(rooms: Rooms, accounts: Accounts) -> Sync {
+        Self::with_memory(rooms, accounts, MEMORY)
+    }
+
+    /// The read side of `rooms`, which may take about `memory` bytes for what it remembers of those who sync, besides what it
+    /// needs for those who wait just now.
+    pub fn with_memory(rooms: Rooms, accounts: Accounts, memory: usize) -> Sync {
         let store = rooms.store().clone();
-        let hub = Arc::new(Hub::default());
-        let relations = Arc::new(RelationsCache::default());
+        let quarter = memory / 4;
+        let hub = Arc::new(Hub::new(quarter));
+        let relations = Arc::new(RelationsCache::new(quarter));
         // The cache must know of a change before a waiter that it wakes reads.
         store.observe(Arc::clone(&relations) as _);
         store.observe(Arc::clone(&hub) as _);
@@ -96,8 +106,8 @@ impl Sync {
             accounts,
             hub,
             relations,
-            lazy: LazyMembers::default(),
-            unread: UnreadCache::default(),
+            lazy: LazyMembers::new(quarter),
+            unread: UnreadCache::new(quarter),
             stopping: AtomicBool::new(false),
         }))
     }

@@ -15,7 +15,7 @@ use myelin_data::{
 use myelin_store::{Observer, Scan, StoreError, Topic, View};
 use myelin_types::{Pos, RoomNum, UserNum};
 use parking_lot::Mutex;
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 
 /// The rooms that a user has to do with, by ascending number.
 pub(crate) struct Relations {
@@ -28,6 +28,11 @@ pub(crate) struct Relations {
 }
 
 impl Relations {
+    /// Bytes of memory that the rooms take.
+    pub(crate) fn memory(&self) -> usize {
+        size_of_val(&*self.rooms)
+    }
+
     /// What he is to one room.
     pub(crate) fn of(&self, room: RoomNum) -> Option<&UserRoom> {
         let at = self.rooms.binary_search_by_key(&room, |(room, _)| *room);
@@ -35,15 +40,17 @@ impl Relations {
     }
 }
 
-/// How many users' relations are remembered; about 50 bytes for each room of each.
-const REMEMBERED: usize = 10_000;
-/// How many users' last changes are remembered. When there are more, everybody is taken to have changed.
-const CHANGES: usize = 100_000;
+/// What a user's relations take in memory besides the rooms.
+const USER: usize = 192;
+/// What the position of a user's last change takes in memory: maps are half empty at times.
+const CHANGE: usize = 48;
 
 /// The relations of users who sync. An entry holds as long as nothing of its user's own changes.
 pub(crate) struct RelationsCache {
-    users: Cache<UserNum, Arc<Relations>>,
+    users: Cache<UserNum, Arc<Relations>, ByMemory>,
     changes: Mutex<Changes>,
+    /// How many users' last changes are remembered. When there are more, everybody is taken to have changed.
+    most_changes: usize,
     /// The newest batch that was noted.
     noted: AtomicU64,
 }
@@ -55,17 +62,27 @@ struct Changes {
     floor: Pos,
 }
 
-impl Default for RelationsCache {
-    fn default() -> Self {
-        Self {
-            users: Cache::new(REMEMBERED),
-            changes: Mutex::default(),
-            noted: AtomicU64::new(0),
-        }
+#[derive(Clone)]
+struct ByMemory;
+
+impl Weighter<UserNum, Arc<Relations>> for ByMemory {
+    fn weight(&self, _: &UserNum, relations: &Arc<Relations>) -> u64 {
+        (USER + relations.memory()) as u64
     }
 }
 
 impl RelationsCache {
+    /// A cache of at most about so many bytes.
+    pub(crate) fn new(bytes: usize) -> Self {
+        let (users, changes) = (bytes / 4 * 3, bytes / 4);
+        Self {
+            users: Cache::with_weighter((users / USER).max(16), users as u64, ByMemory),
+            changes: Mutex::default(),
+            most_changes: (changes / CHANGE).max(16),
+            noted: AtomicU64::new(0),
+        }
+    }
+
     /// Says that nothing up to `watermark` will be noted, since it was committed before this cache was there.
     pub(crate) fn start(&self, watermark: Pos) {
         let mut changes = self.changes.lock();
@@ -88,9 +105,10 @@ impl RelationsCache {
             }
         }
         let rows = view.scan::<UserRooms>(Scan::prefix(&user));
-        let rooms = rows
+        let mut rooms = rows
             .map(|row| row.map(|((_, room), relation)| (room, relation)))
             .collect::<Result<Vec<_>, StoreError>>()?;
+        rooms.shrink_to_fit();
         let newest = rooms
             .iter()
             .map(|(_, relation): &(_, UserRoom)| relation.pos);
@@ -109,8 +127,8 @@ impl Observer for RelationsCache {
         for topic in topics {
             if let Some(Changed::User(user)) = Changed::from_topic(*topic) {
                 let mut changes = self.changes.lock();
-                if changes.last.len() >= CHANGES {
-                    changes.last.clear();
+                if changes.last.len() >= self.most_changes {
+                    changes.last = HashMap::new();
                     changes.floor = pos;
                 }
                 changes.last.insert(user, pos);

@@ -342,11 +342,7 @@ impl Queued {
                     self.rooms.0.nodes.insert(*hash, Arc::clone(node));
                 }
                 for event in &self.appended {
-                    let event = Arc::new(Event {
-                        pos,
-                        ..Event::clone(event)
-                    });
-                    self.rooms.0.events.insert(&event, pos);
+                    self.rooms.0.events.insert(&Arc::new(event.kept(pos)), pos);
                 }
                 for event in &self.pruned {
                     self.rooms.0.events.redacted(event.num, Some(pos));

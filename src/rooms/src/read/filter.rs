@@ -83,8 +83,8 @@ impl EventMatcher {
         self.takes_type(event.pdu.event_type())
             && self.takes_sender(event.pdu.sender())
             && self.url.is_none_or(|wanted| {
-                let url = event.pdu.content().get("url");
-                wanted == url.is_some_and(serde_json::Value::is_string)
+                let url = event.pdu.content_value("url");
+                wanted == url.is_some_and(|url| url.is_string())
             })
     }
 }

@@ -3,12 +3,15 @@
 
 mod build;
 mod client;
+mod memory;
 mod read;
 
 pub use build::{BuildError, EventBuilder, EventRef};
+pub use memory::block;
 pub use read::ParseError;
 
 use std::{
+    borrow::Cow,
     fmt,
     ops::Range,
     sync::{Arc, OnceLock},
@@ -16,6 +19,7 @@ use std::{
 
 use myelin_types::Millis;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::{
     Object, RoomVersion, Signer,
@@ -109,6 +113,38 @@ impl Pdu {
     /// The content decoded as `T`.
     pub fn content_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.content_json())
+    }
+
+    /// One value of the content. While the content is not decoded only this value is, and nothing of it is kept.
+    pub fn content_value(&self, key: &str) -> Option<Cow<'_, Value>> {
+        if let Some(content) = self.0.object.get() {
+            return content.get(key).map(Cow::Borrowed);
+        }
+        let text = Members::of(self.content_json())?.get(key)?;
+        serde_json::from_str(text).ok().map(Cow::Owned)
+    }
+
+    /// A copy of the event without what was decoded of its content.
+    #[must_use]
+    pub fn undecoded(&self) -> Self {
+        let event = &*self.0;
+        Self(Arc::new(Inner {
+            version: event.version,
+            event_id: event.event_id.clone(),
+            room_id: event.room_id.clone(),
+            sender: event.sender.clone(),
+            event_type: event.event_type.clone(),
+            state_key: event.state_key.clone(),
+            redacts: event.redacts.clone(),
+            origin_server_ts: event.origin_server_ts,
+            depth: event.depth,
+            prev_events: event.prev_events.clone(),
+            auth_events: event.auth_events.clone(),
+            json: event.json.clone(),
+            content: event.content.clone(),
+            object: OnceLock::new(),
+            decoded: OnceLock::new(),
+        }))
     }
 
     /// When its server says it was sent; 0 for times before 1970.

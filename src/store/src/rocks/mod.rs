@@ -27,15 +27,16 @@ pub(crate) struct Rocks {
 
 /// The least and the most that rows which are not in files yet may take: less would make files of a few rows each, and
 /// more would take minutes of a busy server's writes, which are no faster for it, and that long to read again after a crash.
-const LEAST_UNFLUSHED: usize = 8 << 20;
+const LEAST_UNFLUSHED: usize = 2 << 20;
 const MOST_UNFLUSHED: usize = 64 << 20;
 
 /// What all column families share.
 pub(crate) struct Pools {
     budget: usize,
-    /// What all memtables together may take.
+    /// How many bytes of rows make the engine write them to files. They go on taking memory while that is done, and others
+    /// come meanwhile: under a steady load up to twice as much.
     unflushed: usize,
-    /// Blocks, filters, indexes; memtables and blobs are charged to it.
+    /// Blocks, filters, indexes; memtables and blobs are charged to it, so that blocks make room for rows.
     cache: Cache,
     memtables: WriteBufferManager,
 }

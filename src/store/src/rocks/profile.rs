@@ -11,6 +11,9 @@ use crate::{engine::EngineError, table::Profile};
 /// Files that may be open at once: far below the usual limit of 1024, since connections need theirs.
 const OPEN_FILES: i32 = 512;
 
+/// What a merge reads at once from each of its files.
+const READAHEAD: usize = 256 << 10;
+
 /// Replaying this much of the log takes about a second.
 const WAL_BYTES: u64 = 128 << 20;
 
@@ -27,7 +30,10 @@ pub(crate) fn database(pools: &Pools) -> Result<Options, EngineError> {
     options.set_write_buffer_manager(&pools.memtables);
     options.set_max_open_files(OPEN_FILES);
     options.set_max_total_wal_size(WAL_BYTES);
-    options.set_max_background_jobs(4);
+    // One flush and one merge at a time, since each takes some megabytes; a disk that is written to by several at once is
+    // no faster.
+    options.set_max_background_jobs(2);
+    options.set_compaction_readahead_size(READAHEAD);
     // Written in small steps, so that a large flush does not hold up the sync of a commit.
     options.set_bytes_per_sync(1 << 20);
     // The default reserves 4 MiB for a file of some kilobytes.

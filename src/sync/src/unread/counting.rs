@@ -228,7 +228,9 @@ impl Counting<'_> {
             member_count: self.circumstances.joined,
             power_levels: self.circumstances.power_levels.as_ref(),
         };
-        let event = PushEvent::from(&event.pdu);
+        // The event is shared by all who read it; what is decoded here goes again.
+        let event = event.pdu.undecoded();
+        let event = PushEvent::from(&event);
         Ok(evaluate(&self.listener.rules, &event, &context).into())
     }
 }

@@ -38,26 +38,43 @@ use myelin_data::{
 use myelin_rooms::read::{RoomView, Viewer};
 use myelin_store::{Batch, Scan, Store, StoreError};
 use myelin_types::{Pos, RoomNum, UserNum};
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 
 use self::counting::{Circumstances, Counting};
 pub(crate) use self::listener::Listener;
 use crate::{Inner, UnreadNotifications};
 
-/// How many counts are kept in memory, at about 200 bytes each.
-const REMEMBERED: usize = 50_000;
+/// What a count takes in memory besides its threads: itself, the cache's row and its share of the index.
+const COUNT: usize = 240;
+/// What the count of a thread takes: a map of one thread has room for eleven.
+const THREADS: usize = 600;
+const THREAD: usize = 128;
 /// A count is saved when more rows than this were looked at since it was saved last.
 const UNSAVED: usize = 200;
 
 /// Counts that were made before.
 pub(crate) struct UnreadCache {
-    counts: Cache<(UserNum, RoomNum), Arc<Counted>>,
+    counts: Cache<(UserNum, RoomNum), Arc<Counted>, ByMemory>,
 }
 
-impl Default for UnreadCache {
-    fn default() -> Self {
+#[derive(Clone)]
+struct ByMemory;
+
+impl Weighter<(UserNum, RoomNum), Arc<Counted>> for ByMemory {
+    fn weight(&self, _: &(UserNum, RoomNum), counted: &Arc<Counted>) -> u64 {
+        let threads = match counted.threads.len() {
+            0 => 0,
+            count => THREADS + count * THREAD,
+        };
+        (COUNT + threads) as u64
+    }
+}
+
+impl UnreadCache {
+    /// A memory of at most about so many bytes.
+    pub(crate) fn new(bytes: usize) -> Self {
         Self {
-            counts: Cache::new(REMEMBERED),
+            counts: Cache::with_weighter((bytes / COUNT).max(16), bytes as u64, ByMemory),
         }
     }
 }

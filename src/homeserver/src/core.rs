@@ -174,7 +174,14 @@ impl Core {
             accounts: self.accounts.clone(),
             rooms: self.rooms.clone(),
             federation: self.federation.clone(),
-            sync: Sync::with_memory(self.rooms.clone(), self.accounts.clone(), self.sync_memory),
+            sync: Sync::with_options(
+                self.rooms.clone(),
+                self.accounts.clone(),
+                myelin_sync::Options {
+                    memory: self.sync_memory,
+                    ..myelin_sync::Options::default()
+                },
+            ),
             about: Arc::new(about),
             limiter: Arc::new(Limiter::new(&config.rate_limits)),
             max_body: config.limits.max_request_body.as_usize(),

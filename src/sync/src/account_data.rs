@@ -13,21 +13,27 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::{Events, Inner};
 
 /// A user's account data that he has not been told of yet.
-pub(crate) struct News<'a> {
-    sync: &'a Inner,
-    view: &'a View,
-    user: UserNum,
+#[derive(Default)]
+pub(crate) struct Changes {
     /// By room.
     changes: HashMap<RoomNum, Vec<AccountDataChange>>,
     /// Whether that is everything there is, and not only what changed.
     all: bool,
 }
 
-impl<'a> News<'a> {
+/// The same, with where the rest can be found.
+pub(crate) struct News<'a> {
+    pub(crate) sync: &'a Inner,
+    pub(crate) view: &'a View,
+    pub(crate) user: UserNum,
+    pub(crate) changes: &'a Changes,
+}
+
+impl Changes {
     /// What changed after `since`, or without it everything.
     pub(crate) fn since(
-        sync: &'a Inner,
-        view: &'a View,
+        sync: &Inner,
+        view: &View,
         user: UserNum,
         since: Option<Pos>,
     ) -> Result<Self, StoreError> {
@@ -40,17 +46,9 @@ impl<'a> News<'a> {
             changes.entry(change.room).or_default().push(change);
         }
         Ok(Self {
-            sync,
-            view,
-            user,
             changes,
             all: since.is_none(),
         })
-    }
-
-    /// Whether there may be something for a room.
-    pub(crate) fn has(&self, room: RoomNum) -> bool {
-        self.all || self.changes.contains_key(&room)
     }
 
     /// The rooms for which there is something.
@@ -58,10 +56,17 @@ impl<'a> News<'a> {
         let changes = self.changes.keys().copied();
         changes.filter(|room| *room != RoomNum::NONE)
     }
+}
+
+impl News<'_> {
+    /// Whether there may be something for a room.
+    pub(crate) fn has(&self, room: RoomNum) -> bool {
+        self.changes.all || self.changes.changes.contains_key(&room)
+    }
 
     /// All of a room, whatever of it was told before.
     pub(crate) fn all(&self, room: RoomNum, matcher: &EventMatcher) -> Result<Events, StoreError> {
-        if self.all {
+        if self.changes.all {
             return self.of(room, matcher);
         }
         let rows = self
@@ -73,9 +78,9 @@ impl<'a> News<'a> {
 
     /// What is new of a room, or with [`RoomNum::NONE`] what is new and global.
     pub(crate) fn of(&self, room: RoomNum, matcher: &EventMatcher) -> Result<Events, StoreError> {
-        let changes = self.changes.get(&room).into_iter().flatten();
+        let changes = self.changes.changes.get(&room).into_iter().flatten();
         events(
-            changes.filter(|change| !self.all || is_there(change)),
+            changes.filter(|change| !self.changes.all || is_there(change)),
             matcher,
         )
     }

@@ -3,7 +3,7 @@
 use std::{
     cell::OnceCell,
     collections::{BTreeSet, HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use myelin_data::rooms::{Membership, UserRoom};
@@ -19,23 +19,43 @@ use ruma::{
 };
 
 use crate::{
-    Inner, Response, SyncRequest,
-    account_data::News,
+    Inner, Response, RoomsSection, SyncRequest,
+    account_data::{Changes, News},
     ignored::Ignored,
     joined,
-    lazy::{Known, Telling},
+    lazy::Known,
     left, pending, presence,
     relations::Relations,
     unread::{Listener, UnreadNotes},
 };
 
-/// An answer, with what is to be remembered when it is given.
+/// The beginning of an answer, with what is to be remembered when it is given.
 pub(crate) struct Answer {
     pub(crate) response: Response,
     pub(crate) next: SyncToken,
     pub(crate) relations: Arc<Relations>,
-    pub(crate) lazy: Telling,
-    pub(crate) unread: UnreadNotes,
+    pub(crate) told: Notes,
+    pub(crate) basis: Arc<Basis>,
+    /// The rooms that are still to be told of, in this order.
+    pub(crate) left: Vec<RoomNum>,
+}
+
+impl Answer {
+    /// Whether there is nothing new in it, so that a client may as well wait.
+    pub(crate) fn has_nothing(&self) -> bool {
+        self.response.has_nothing() && self.left.is_empty()
+    }
+}
+
+/// What all parts of an answer are made from, read once.
+pub(crate) struct Basis {
+    /// What the client knows; None when it knows nothing.
+    since: Option<SyncToken>,
+    ignored: OnceLock<Ignored>,
+    account_data: Changes,
+    known: Known,
+    /// The rooms in which somebody began or stopped typing since the client's token.
+    typing: HashSet<RoomNum>,
 }
 
 /// The parts of a filter, ready for use.
@@ -62,16 +82,17 @@ pub(crate) struct Context<'a> {
     pub(crate) full_state: bool,
     pub(crate) state_after: bool,
     pub(crate) filters: Filters<'a>,
-    pub(crate) ignored: Ignored,
+    /// Whom the user ignores, once that is needed.
+    ignored: &'a OnceLock<Ignored>,
     /// What the user wants to be notified of, once that is needed.
     listener: OnceCell<Listener>,
     pub(crate) account_data: News<'a>,
-    pub(crate) known: Known,
+    pub(crate) known: &'a Known,
     /// The rooms in which somebody began or stopped typing since the client's token.
-    pub(crate) typing: HashSet<RoomNum>,
+    pub(crate) typing: &'a HashSet<RoomNum>,
 }
 
-/// What the parts of an answer ask to be remembered.
+/// What a part of an answer asks to be remembered.
 #[derive(Default)]
 pub(crate) struct Notes {
     pub(crate) members: HashMap<(RoomNum, StateKeyNum), EventNum>,
@@ -111,10 +132,45 @@ impl<'a> Filters<'a> {
     }
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    fn of(sync: &'a Inner, view: &'a View, request: &'a SyncRequest, basis: &'a Basis) -> Self {
+        let viewer = &request.viewer;
+        Self {
+            sync,
+            view,
+            viewer,
+            since: basis.since,
+            full_state: request.full_state || basis.since.is_none(),
+            state_after: request.use_state_after,
+            filters: Filters::of(&request.filter),
+            ignored: &basis.ignored,
+            listener: OnceCell::new(),
+            account_data: News {
+                sync,
+                view,
+                user: viewer.user,
+                changes: &basis.account_data,
+            },
+            known: &basis.known,
+            typing: &basis.typing,
+        }
+    }
+
     /// Whether something that changed at `pos` is news to the client.
     pub(crate) fn is_new(&self, pos: Pos) -> bool {
         self.since.is_none_or(|since| pos > since.pos)
+    }
+
+    /// Whom the user ignores. Who has nothing new is not asked about it.
+    pub(crate) fn ignored(&self) -> Result<&'a Ignored, StoreError> {
+        if let Some(ignored) = self.ignored.get() {
+            return Ok(ignored);
+        }
+        let ignored = self
+            .sync
+            .accounts
+            .ignored_users(self.view, self.viewer.user)?;
+        Ok(self.ignored.get_or_init(|| Ignored(ignored)))
     }
 
     /// What the user wants to be notified of.
@@ -122,12 +178,12 @@ impl Context<'_> {
         if let Some(listener) = self.listener.get() {
             return Ok(listener);
         }
-        let listener = Listener::of(self.sync, self.view, self.viewer, &self.ignored)?;
+        let listener = Listener::of(self.sync, self.view, self.viewer, self.ignored()?)?;
         Ok(self.listener.get_or_init(|| listener))
     }
 }
 
-/// What is new after `since`.
+/// The beginning of what is new after `since`: everything but rooms that find no room in the first part.
 pub(crate) fn answer(
     sync: &Inner,
     view: &View,
@@ -147,25 +203,26 @@ pub(crate) fn answer(
         pos: since.pos.min(next.pos),
         ..since
     });
-    let filters = Filters::of(filter);
-    let acknowledged = request.since.map(|since| since.pos);
-    let context = Context {
-        sync,
-        view,
-        viewer,
+    let may_have_changed =
+        |since: SyncToken| sync.relations.may_have_changed(view, viewer.user, since.pos);
+    let account_data = if since.is_none_or(may_have_changed) {
+        Changes::since(sync, view, viewer.user, since.map(|since| since.pos))?
+    } else {
+        Changes::default()
+    };
+    let basis = Basis {
         since,
-        full_state: request.full_state || since.is_none(),
-        state_after: request.use_state_after,
-        ignored: Ignored(sync.accounts.ignored_users(view, viewer.user)?),
-        listener: OnceCell::new(),
-        account_data: News::since(sync, view, viewer.user, since.map(|since| since.pos))?,
-        known: sync.lazy.known(viewer, acknowledged),
+        ignored: OnceLock::new(),
+        account_data,
+        known: sync.lazy.known(viewer, request.since.map(|since| since.pos)),
         typing: since.map_or_else(HashSet::new, |since| {
             let changed = sync.rooms.typing().changed_since(since.typing);
             changed.into_iter().collect()
         }),
-        filters,
     };
+    let relations = sync.relations.get(view, viewer.user)?;
+    let moved = moved(sync, view, request, &basis, &relations);
+    let context = Context::of(sync, view, request, &basis);
     let mut response = Response {
         account_data: context
             .account_data
@@ -173,71 +230,120 @@ pub(crate) fn answer(
         device_one_time_keys_count: [("signed_curve25519".to_owned(), 0)].into(),
         ..Response::default()
     };
-    let relations = sync.relations.get(view, viewer.user)?;
-    let mut notes = Notes::default();
-    if let Some(moved) = moved(&context, &relations) {
-        for room in moved {
-            if let Some(relation) = relations.of(room) {
-                add_room(&context, filter, room, relation, &mut response, &mut notes)?;
-            }
-        }
-    } else {
-        for (room, relation) in &relations.rooms {
-            add_room(&context, filter, *room, relation, &mut response, &mut notes)?;
-        }
+    // Those that he waits outside of are few, and what they show is read together.
+    if moved.is_none() {
         pending::add_rooms(&context, filter, &relations.rooms, &mut response)?;
     }
     let told = presence::told(&context, &filter.presence, &relations, next.presence)?;
     response.presence = told.events;
     next.presence = told.through;
     response.next_batch = next.to_string();
+    let mut rooms: Vec<RoomNum> = match moved {
+        Some(moved) => moved.into_iter().collect(),
+        None => relations.rooms.iter().map(|(room, _)| *room).collect(),
+    };
+    // So that the sections of the answer follow one another.
+    let membership = |room: &RoomNum| relations.of(*room).map(|relation| relation.membership);
+    rooms.sort_by_key(|room| membership(room) != Some(Membership::Join));
+    let part = tell(&context, filter, &relations, &rooms)?;
+    response.rooms.extend(part.rooms);
+    drop(context);
     Ok(Answer {
         response,
         next,
         relations,
-        lazy: Telling {
-            since: acknowledged,
-            next: next.pos,
-            members: context.filters.lazy.map(|_| notes.members),
-        },
-        unread: notes.unread,
+        told: part.told,
+        basis: Arc::new(basis),
+        left: rooms.split_off(part.count),
     })
+}
+
+/// Another part of an answer that has begun, read from the same view.
+pub(crate) fn more(
+    sync: &Inner,
+    view: &View,
+    request: &SyncRequest,
+    basis: &Basis,
+    (relations, rooms): (&Relations, &[RoomNum]),
+) -> Result<Part, StoreError> {
+    let context = Context::of(sync, view, request, basis);
+    tell(&context, &request.filter, relations, rooms)
+}
+
+/// Rooms, and how many of those asked for they are the first.
+pub(crate) struct Part {
+    pub(crate) rooms: RoomsSection,
+    pub(crate) count: usize,
+    pub(crate) told: Notes,
+}
+
+/// What is new of as many rooms as a part of an answer should have.
+fn tell(
+    context: &Context<'_>,
+    filter: &FilterDefinition,
+    relations: &Relations,
+    rooms: &[RoomNum],
+) -> Result<Part, StoreError> {
+    let mut part = Part {
+        rooms: RoomsSection::default(),
+        count: 0,
+        told: Notes::default(),
+    };
+    let mut bytes = 0;
+    for room in rooms {
+        if bytes >= context.sync.part_bytes {
+            break;
+        }
+        part.count += 1;
+        if let Some(relation) = relations.of(*room) {
+            bytes += add_room(context, filter, *room, relation, &mut part)?;
+        }
+    }
+    Ok(part)
 }
 
 /// The only rooms of which there may be something new, where that is known without comparing each: the server's last
 /// changes are fewer than the user's rooms, and what he is to each of these has not changed.
-fn moved(context: &Context<'_>, relations: &Relations) -> Option<BTreeSet<RoomNum>> {
-    let since = context.since.filter(|_| !context.full_state)?;
+fn moved(
+    sync: &Inner,
+    view: &View,
+    request: &SyncRequest,
+    basis: &Basis,
+    relations: &Relations,
+) -> Option<BTreeSet<RoomNum>> {
+    let since = basis.since.filter(|_| !request.full_state)?;
     if relations.newest > since.pos {
         return None;
     }
-    let rooms = &context.sync.rooms;
-    let changed = rooms.changed_since(context.view, since.pos, relations.rooms.len())?;
+    let changed = sync
+        .rooms
+        .changed_since(view, since.pos, relations.rooms.len())?;
     let mut moved: BTreeSet<RoomNum> = changed.into_iter().collect();
-    moved.extend(&context.typing);
-    moved.extend(context.account_data.rooms());
+    moved.extend(&basis.typing);
+    moved.extend(basis.account_data.rooms());
     Some(moved)
 }
 
-/// Adds what is new of one room that the user is or was in to the section where it belongs.
+/// Adds what is new of one room that the user is or was in to the section where it belongs. Returns its bytes.
 fn add_room(
     context: &Context<'_>,
     filter: &FilterDefinition,
     room: RoomNum,
     relation: &UserRoom,
-    response: &mut Response,
-    notes: &mut Notes,
-) -> Result<(), StoreError> {
-    let rooms = &mut response.rooms;
+    part: &mut Part,
+) -> Result<usize, StoreError> {
+    let Part { rooms, told, .. } = part;
+    let mut bytes = 0;
     match relation.membership {
         Membership::Join => {
             if !joined::may_have_news(context, room, relation)? {
-                return Ok(());
+                return Ok(0);
             }
             let Some(view) = wanted_room(context, filter, room)? else {
-                return Ok(());
+                return Ok(0);
             };
-            if let Some(joined) = joined::joined_room(context, &view, relation, notes)? {
+            if let Some(joined) = joined::joined_room(context, &view, relation, told)? {
+                bytes = joined.weight();
                 rooms.join.insert(view.room_id().to_owned(), joined);
             }
         }
@@ -247,19 +353,20 @@ fn add_room(
             let archived = context.full_state && filter.room.include_leave && !relation.forgotten;
             let just_left = context.since.is_some() && context.is_new(relation.pos);
             if !archived && !just_left {
-                return Ok(());
+                return Ok(0);
             }
             let Some(view) = wanted_room(context, filter, room)? else {
-                return Ok(());
+                return Ok(0);
             };
-            if let Some(left) = left::left_room(context, &view, relation, notes)? {
+            if let Some(left) = left::left_room(context, &view, relation, told)? {
+                bytes = left.weight();
                 rooms.leave.insert(view.room_id().to_owned(), left);
             }
         }
         // Those are added together.
         Membership::Invite | Membership::Knock => {}
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// The room, unless the filter leaves it out.

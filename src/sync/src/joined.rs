@@ -127,10 +127,10 @@ pub(crate) fn joined_room(
         timeline: &recent.events,
         members: &members,
     };
-    let state = state::events(context, room, &change, notes)?;
-
     let shaper =
         Shaper::new(room, viewer, context.filters.format).with_fields(context.filters.fields);
+    let state = state::events(context, room, &change, &shaper, notes)?;
+
     let (ephemeral, own_receipts) = ephemeral(context, room, fresh)?;
     let account_data = if !context.filters.account_data.takes_room(room.room_id()) {
         Events::default()
@@ -167,9 +167,7 @@ pub(crate) fn joined_room(
         account_data,
         ..JoinedRoom::default()
     };
-    let state = Some(Events {
-        events: shaper.state(&state)?,
-    });
+    let state = Some(Events { events: state });
     if context.state_after {
         joined.state_after = state;
     } else {
@@ -228,7 +226,7 @@ fn ephemeral(
         && matcher.takes_type("m.typing")
         && !(since.is_none() && snapshot.users.is_empty())
     {
-        events.push(ephemeral::typing(room, &snapshot, &context.ignored)?);
+        events.push(ephemeral::typing(room, &snapshot, context.ignored()?)?);
     }
     Ok((Events { events }, own))
 }

@@ -10,7 +10,7 @@ use myelin_types::{EventNum, Pos, RoomNum, StateKeyNum, UserNum};
 use quick_cache::{Weighter, sync::Cache};
 
 /// The membership event that was sent for each member of each room.
-type Members = HashMap<(RoomNum, StateKeyNum), EventNum>;
+pub(crate) type Members = HashMap<(RoomNum, StateKeyNum), EventNum>;
 
 /// What a member takes in memory; maps are half empty at times.
 const MEMBER: usize = 48;
@@ -104,6 +104,11 @@ impl LazyMembers {
         }
     }
 
+    /// Whether these are more than are remembered of one answer.
+    pub(crate) fn are_too_many(&self, members: &Members) -> bool {
+        members.len() > self.members
+    }
+
     /// Remembers what an answer tells.
     pub(crate) fn remember(&self, viewer: &Viewer, telling: Telling) {
         let (Some(members), Some(key)) = (telling.members, key(viewer)) else {
@@ -133,7 +138,7 @@ impl LazyMembers {
         }
         device.at = since;
         // Of an answer with more members than may be remembered none is: they are sent anew.
-        let told = if members.len() > self.members {
+        let told = if self.are_too_many(&members) {
             Members::default()
         } else {
             members

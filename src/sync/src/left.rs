@@ -77,12 +77,10 @@ pub(crate) fn left_room(
                 timeline: &recent.events,
                 members: &members,
             };
-            state::events(context, room, &change, notes)?
+            state::events(context, room, &change, &shaper, notes)?
         }
     };
-    let state = Some(Events {
-        events: shaper.state(&state)?,
-    });
+    let state = Some(Events { events: state });
     let account_data = if context.filters.account_data.takes_room(room.room_id()) {
         context
             .account_data

@@ -31,18 +31,50 @@ pub use response::{
     Summary, Timeline, UnreadNotifications,
 };
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use myelin_accounts::Accounts;
 use myelin_rooms::{Rooms, token::SyncToken};
-use myelin_store::StoreError;
+use myelin_store::{StoreError, View};
+use myelin_types::RoomNum;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use self::{hub::Hub, lazy::LazyMembers, relations::RelationsCache, unread::UnreadCache};
+use self::{
+    answer::{Answer, Basis, Notes},
+    hub::Hub,
+    lazy::{LazyMembers, Members, Telling},
+    relations::{Relations, RelationsCache},
+    unread::UnreadCache,
+};
+
+/// How an answer is told, and what may be remembered of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How many bytes may be remembered of those who sync, about, besides what is needed for those who wait just now.
+    pub memory: usize,
+    /// The bytes of events from which on a part of an answer is complete; a room is never divided. The parts of a large
+    /// answer are made one after the other, as they are sent.
+    pub part_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            memory: 16 << 20,
+            part_bytes: 128 << 10,
+        }
+    }
+}
+
+/// The longest that a client may take for one answer. Meanwhile the store keeps the rows that it is read from.
+const LONGEST: Duration = Duration::from_mins(10);
 
 /// The read side of the server. Cheap to clone.
 #[derive(Clone)]
@@ -55,6 +87,7 @@ struct Inner {
     relations: Arc<RelationsCache>,
     lazy: LazyMembers,
     unread: UnreadCache,
+    part_bytes: usize,
     /// Set when the server ends: nobody waits any more.
     stopping: AtomicBool,
 }
@@ -71,22 +104,21 @@ pub enum SyncError {
     /// The store could not be read.
     #[error("read for a sync")]
     Store(#[from] StoreError),
+    /// The client has not taken the parts of the answer in time.
+    #[error("the client is too slow")]
+    TooSlow,
 }
-
-/// What may be remembered of those who sync where nothing is said about it, in bytes.
-const MEMORY: usize = 16 << 20;
 
 impl Sync {
     /// The read side of `rooms`. One for each store: it observes the store, typing and presence from now on.
     pub fn new(rooms: Rooms, accounts: Accounts) -> Sync {
-        Self::with_memory(rooms, accounts, MEMORY)
+        Self::with_options(rooms, accounts, Options::default())
     }
 
-    /// The read side of `rooms`, which may take about `memory` bytes for what it remembers of those who sync, besides what it
-    /// needs for those who wait just now.
-    pub fn with_memory(rooms: Rooms, accounts: Accounts, memory: usize) -> Sync {
+    /// The same, with these options.
+    pub fn with_options(rooms: Rooms, accounts: Accounts, options: Options) -> Sync {
         let store = rooms.store().clone();
-        let quarter = memory / 4;
+        let quarter = options.memory / 4;
         let hub = Arc::new(Hub::new(quarter));
         let relations = Arc::new(RelationsCache::new(quarter));
         // The cache must know of a change before a waiter that it wakes reads.
@@ -108,13 +140,23 @@ impl Sync {
             relations,
             lazy: LazyMembers::new(quarter),
             unread: UnreadCache::new(quarter),
+            part_bytes: options.part_bytes,
             stopping: AtomicBool::new(false),
         }))
     }
 
-    /// What is new for a user. Waits up to the request's timeout for something to be new, unless everything is asked
-    /// for.
+    /// What is new for a user, all of it at once.
     pub async fn sync(&self, request: SyncRequest) -> Result<Response, SyncError> {
+        let (mut response, mut rest) = self.begin(request).await?;
+        while let Some(rooms) = rest.next().await? {
+            response.rooms.extend(rooms);
+        }
+        Ok(response)
+    }
+
+    /// What is new for a user: the beginning of the answer, and what makes the parts that remain. Waits up to the request's
+    /// timeout for something to be new, unless everything is asked for.
+    pub async fn begin(&self, request: SyncRequest) -> Result<(Response, Rest), SyncError> {
         let deadline = Instant::now() + request.timeout;
         // A seat first, then the reading: what happens in between is not missed.
         let mut seat = self.0.hub.sit(request.viewer.user);
@@ -123,9 +165,9 @@ impl Sync {
         let request = Arc::new(request);
         loop {
             seat.note();
-            let answer = self.answer(Arc::clone(&request), since).await?;
-            if at_once || !answer.response.has_nothing() {
-                return Ok(self.deliver(&request, answer));
+            let (view, answer) = self.answer(Arc::clone(&request), since).await?;
+            if at_once || !answer.has_nothing() {
+                return Ok(self.deliver(request, view, answer));
             }
             let followed = self.0.hub.follow(request.viewer.user, &answer.relations);
             // There was nothing to tell, so that somebody who knew everything up to the old token knows everything up to
@@ -135,7 +177,7 @@ impl Sync {
                 continue;
             }
             if self.0.stopping.load(Ordering::SeqCst) || !seat.called_before(deadline).await {
-                return Ok(self.deliver(&request, answer));
+                return Ok(self.deliver(request, view, answer));
             }
         }
     }
@@ -146,25 +188,141 @@ impl Sync {
         self.0.hub.wake_all();
     }
 
+    /// The beginning of an answer, and the view that the rest is to be read from, if there is more.
     async fn answer(
         &self,
         request: Arc<SyncRequest>,
         since: Option<SyncToken>,
-    ) -> Result<answer::Answer, StoreError> {
+    ) -> Result<(Option<View>, Answer), StoreError> {
         let sync = Arc::clone(&self.0);
-        self.0
-            .rooms
-            .store()
-            .read(move |view| answer::answer(&sync, view, &request, since))
-            .await
+        let store = self.0.rooms.store();
+        let view = store.view();
+        let answer = store
+            .read_at(&view, move |view| {
+                answer::answer(&sync, view, &request, since)
+            })
+            .await?;
+        // The store keeps the rows for as long as there is a view, and whoever waits needs none.
+        let view = (!answer.left.is_empty()).then_some(view);
+        Ok((view, answer))
     }
 
-    /// Remembers what an answer that is given has told and counted.
-    fn deliver(&self, request: &SyncRequest, answer: answer::Answer) -> Response {
-        self.0.lazy.remember(&request.viewer, answer.lazy);
-        self.0
+    /// Remembers what the beginning of an answer has told and counted.
+    fn deliver(
+        &self,
+        request: Arc<SyncRequest>,
+        view: Option<View>,
+        answer: Answer,
+    ) -> (Response, Rest) {
+        let mut rest = Rest {
+            sync: self.clone(),
+            telling: Some(Telling {
+                since: request.since.map(|since| since.pos),
+                next: answer.next.pos,
+                members: request.loads_members_lazily().then(Members::default),
+            }),
+            reading: None,
+            request,
+        };
+        rest.remember(answer.told);
+        rest.reading = view.map(|view| Reading {
+            view,
+            basis: answer.basis,
+            relations: answer.relations,
+            rooms: answer.left.into(),
+            told: 0,
+            deadline: Instant::now() + LONGEST,
+        });
+        if rest.is_empty() {
+            rest.end();
+        }
+        (answer.response, rest)
+    }
+}
+
+/// What makes the rest of an answer, part by part.
+pub struct Rest {
+    sync: Sync,
+    request: Arc<SyncRequest>,
+    /// What is being told of members, until the answer is complete.
+    telling: Option<Telling>,
+    /// What is still to be read.
+    reading: Option<Reading>,
+}
+
+/// The rows that an answer is read from, and how far it is.
+struct Reading {
+    view: View,
+    basis: Arc<Basis>,
+    relations: Arc<Relations>,
+    rooms: Arc<[RoomNum]>,
+    told: usize,
+    deadline: Instant,
+}
+
+impl Rest {
+    /// Whether there are no more parts.
+    pub fn is_empty(&self) -> bool {
+        self.reading.is_none()
+    }
+
+    /// The next part; None at the end. An answer counts as given when its last part was made.
+    ///
+    /// # Errors
+    /// After an error there are no more parts: what the client has is not a whole answer.
+    pub async fn next(&mut self) -> Result<Option<RoomsSection>, SyncError> {
+        let Some(mut reading) = self.reading.take() else {
+            return Ok(None);
+        };
+        if Instant::now() > reading.deadline {
+            return Err(SyncError::TooSlow);
+        }
+        let store = self.sync.0.rooms.store();
+        let part = {
+            let (sync, request) = (Arc::clone(&self.sync.0), Arc::clone(&self.request));
+            let (basis, relations) = (Arc::clone(&reading.basis), Arc::clone(&reading.relations));
+            let (rooms, told) = (Arc::clone(&reading.rooms), reading.told);
+            store.read_at(&reading.view, move |view| {
+                let left = &rooms[told..];
+                answer::more(&sync, view, &request, &basis, (&relations, left))
+            })
+        };
+        let part = part.await?;
+        reading.told += part.count;
+        self.remember(part.told);
+        if reading.told < reading.rooms.len() {
+            self.reading = Some(reading);
+        } else {
+            self.end();
+        }
+        Ok(Some(part.rooms))
+    }
+
+    fn remember(&mut self, told: Notes) {
+        let inner = &self.sync.0;
+        let store = inner.rooms.store();
+        inner
             .unread
-            .remember(self.0.rooms.store(), request.viewer.user, answer.unread);
-        answer.response
+            .remember(store, self.request.viewer.user, told.unread);
+        let members = self.telling.as_mut().and_then(|told| told.members.as_mut());
+        // More than are remembered of an answer need not be collected either.
+        if let Some(members) = members
+            && !inner.lazy.are_too_many(members)
+        {
+            members.extend(told.members);
+        }
+    }
+
+    /// The answer is complete.
+    fn end(&mut self) {
+        if let Some(telling) = self.telling.take() {
+            self.sync.0.lazy.remember(&self.request.viewer, telling);
+        }
+    }
+}
+
+impl std::fmt::Debug for Rest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rest").finish_non_exhaustive()
     }
 }

@@ -58,7 +58,8 @@ fn without_ignored<'a>(
     context: &Context<'_>,
     mut pending: Vec<(RoomView<'a>, &'a UserRoom)>,
 ) -> Result<Vec<(RoomView<'a>, &'a UserRoom)>, StoreError> {
-    if context.ignored.is_nobody() {
+    let ignored = context.ignored()?;
+    if ignored.is_nobody() {
         return Ok(pending);
     }
     let members: Vec<(RoomNum, EventNum)> = pending
@@ -74,8 +75,8 @@ fn without_ignored<'a>(
         .into_iter();
     pending.retain(|(_, relation)| {
         let sender = members.next();
-        let ignored = sender.is_some_and(|event| context.ignored.has(event.pdu.sender()));
-        relation.membership == Membership::Knock || !ignored
+        let by_ignored = sender.is_some_and(|event| ignored.has(event.pdu.sender()));
+        relation.membership == Membership::Knock || !by_ignored
     });
     Ok(pending)
 }

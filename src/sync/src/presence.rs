@@ -87,10 +87,11 @@ pub(crate) fn told(
     let limit = filter.limit.map_or(MOST, |limit| {
         usize::try_from(u64::from(limit)).map_or(MOST, |limit| limit.clamp(1, MOST))
     });
+    let ignored = context.ignored()?;
     let wanted: Vec<_> = news
         .iter()
         .zip(&ids)
-        .filter(|(_, id)| matcher.takes_sender(id.as_str()) && !context.ignored.has(id.as_str()))
+        .filter(|(_, id)| matcher.takes_sender(id.as_str()) && !ignored.has(id.as_str()))
         .collect();
     let mut told = nothing;
     if wanted.len() > limit {

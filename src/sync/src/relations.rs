@@ -62,6 +62,13 @@ struct Changes {
     floor: Pos,
 }
 
+impl Changes {
+    /// A position after which nothing of the user's own has changed.
+    fn of(&self, user: UserNum) -> Pos {
+        self.last.get(&user).copied().unwrap_or(self.floor)
+    }
+}
+
 #[derive(Clone)]
 struct ByMemory;
 
@@ -91,6 +98,15 @@ impl RelationsCache {
         self.noted.fetch_max(watermark.0, Ordering::SeqCst);
     }
 
+    /// Whether something of a user's own may have changed after `since` and up to `view`: his relations, his account data.
+    pub(crate) fn may_have_changed(&self, view: &View, user: UserNum, since: Pos) -> bool {
+        // The committer publishes a view before it notes the batch here.
+        if self.noted.load(Ordering::SeqCst) < view.pos().0 {
+            return true;
+        }
+        self.changes.lock().of(user) > since
+    }
+
     /// The relations of a user.
     pub(crate) fn get(&self, view: &View, user: UserNum) -> Result<Arc<Relations>, StoreError> {
         let at = view.pos();
@@ -98,8 +114,7 @@ impl RelationsCache {
         if self.noted.load(Ordering::SeqCst) >= at.0
             && let Some(relations) = self.users.get(&user)
         {
-            let changes = self.changes.lock();
-            let changed = changes.last.get(&user).copied().unwrap_or(changes.floor);
+            let changed = self.changes.lock().of(user);
             if changed <= at.min(relations.pos) {
                 return Ok(relations);
             }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use myelin_rooms::{read::Viewer, token::SyncToken};
-use ruma::api::client::filter::FilterDefinition;
+use ruma::api::client::filter::{FilterDefinition, LazyLoadOptions};
 
 /// The parameters of `GET /sync`, parsed; `set_presence` is not among them, since an answer does not depend on it.
 #[derive(Clone, Debug)]
@@ -20,4 +20,14 @@ pub struct SyncRequest {
     pub timeout: Duration,
     /// Whether to return the state after the timeline rather than before it.
     pub use_state_after: bool,
+}
+
+impl SyncRequest {
+    /// Whether the members of rooms are told only as they are needed.
+    pub(crate) fn loads_members_lazily(&self) -> bool {
+        matches!(
+            self.filter.room.state.lazy_load_options,
+            LazyLoadOptions::Enabled { .. }
+        )
+    }
 }

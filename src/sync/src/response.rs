@@ -15,8 +15,6 @@ pub struct Response {
     pub account_data: Events,
     /// Presence of other users.
     pub presence: Events,
-    /// Rooms by the user's relation to them.
-    pub rooms: RoomsSection,
     /// Messages to this device.
     pub to_device: Events,
     /// Users whose devices changed.
@@ -25,6 +23,8 @@ pub struct Response {
     pub device_one_time_keys_count: BTreeMap<String, u64>,
     /// The algorithms for which a fallback key is there that was not used.
     pub device_unused_fallback_key_types: Vec<String>,
+    /// Rooms by the user's relation to them. Last, so that a body can end with parts of it that are made as it is sent.
+    pub rooms: RoomsSection,
 }
 
 /// A list of events.
@@ -35,10 +35,19 @@ pub struct Events {
 }
 
 impl Events {
+    /// The bytes of the events.
+    fn weight(&self) -> usize {
+        weight(&self.events)
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
+}
+
+fn weight(events: &[Box<RawValue>]) -> usize {
+    events.iter().map(|event| event.get().len()).sum()
 }
 
 /// Users whose devices changed.
@@ -68,6 +77,20 @@ pub struct RoomsSection {
 }
 
 impl RoomsSection {
+    /// Adds the rooms of another part of the same answer.
+    pub fn extend(&mut self, other: RoomsSection) {
+        let RoomsSection {
+            join,
+            invite,
+            knock,
+            leave,
+        } = other;
+        self.join.extend(join);
+        self.invite.extend(invite);
+        self.knock.extend(knock);
+        self.leave.extend(leave);
+    }
+
     /// Whether no room is mentioned.
     pub fn is_empty(&self) -> bool {
         self.join.is_empty()
@@ -101,6 +124,15 @@ pub struct JoinedRoom {
     /// What he has not read of each thread.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unread_thread_notifications: BTreeMap<String, UnreadNotifications>,
+}
+
+impl JoinedRoom {
+    /// The bytes of its events.
+    pub(crate) fn weight(&self) -> usize {
+        let lists = [&self.ephemeral, &self.account_data];
+        let lists = lists.into_iter().chain(&self.state).chain(&self.state_after);
+        weight(&self.timeline.events) + lists.map(Events::weight).sum::<usize>()
+    }
 }
 
 /// What clients need to name a room.
@@ -178,6 +210,14 @@ pub struct LeftRoom {
     pub timeline: Timeline,
     /// The user's account data for the room.
     pub account_data: Events,
+}
+
+impl LeftRoom {
+    /// The bytes of its events.
+    pub(crate) fn weight(&self) -> usize {
+        let lists = self.state.iter().chain(&self.state_after);
+        weight(&self.timeline.events) + lists.map(Events::weight).sum::<usize>()
+    }
 }
 
 impl Response {

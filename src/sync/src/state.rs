@@ -5,10 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use myelin_rooms::{Event, read::RoomView};
+use myelin_rooms::{
+    Event,
+    read::{RoomView, Shaper},
+};
 use myelin_state::Root;
 use myelin_store::StoreError;
 use myelin_types::{EventNum, StateKeyNum};
+use serde_json::value::RawValue;
 
 use crate::answer::{Context, Notes};
 
@@ -28,7 +32,11 @@ pub(crate) struct StateChange<'a> {
     pub(crate) members: &'a [String],
 }
 
-/// The events of the state section.
+/// How many events are read together: a room may have tens of thousands of members, and what is read takes more memory than what
+/// is made of it.
+const AT_ONCE: usize = 256;
+
+/// The events of the state section, as they are told.
 ///
 /// The client applies these, then the timeline. An entry that the timeline changes is sent as it is before the timeline, any
 /// other as it is at the end: also when its event lies in the timeline's range but was filtered out or cannot be seen.
@@ -37,8 +45,9 @@ pub(crate) fn events(
     context: &Context<'_>,
     room: &RoomView<'_>,
     change: &StateChange<'_>,
+    shaper: &Shaper<'_>,
     notes: &mut Notes,
-) -> Result<Vec<Arc<Event>>, StoreError> {
+) -> Result<Vec<Box<RawValue>>, StoreError> {
     let filters = &context.filters;
     let timeline = TimelineKeys::of(room, change.timeline)?;
     let mut entries = BTreeMap::new();
@@ -63,21 +72,24 @@ pub(crate) fn events(
     }
     let mut keys: Vec<(StateKeyNum, EventNum)> = entries.into_iter().collect();
     keys.sort_by_key(|(_, event)| *event);
-    let nums: Vec<EventNum> = keys.iter().map(|(_, event)| *event).collect();
-    let loaded = room.events(&nums)?;
-    let mut events = Vec::with_capacity(loaded.len());
-    for ((key, num), event) in keys.into_iter().zip(loaded) {
-        if filters.state.takes(&event) {
-            if key.is_member() {
-                notes.members.insert((room.num(), key), num);
+    let mut told = Vec::with_capacity(keys.len());
+    for keys in keys.chunks(AT_ONCE) {
+        let nums: Vec<EventNum> = keys.iter().map(|(_, event)| *event).collect();
+        let mut events = Vec::with_capacity(nums.len());
+        for ((key, num), event) in keys.iter().zip(room.events(&nums)?) {
+            if filters.state.takes(&event) {
+                if key.is_member() {
+                    notes.members.insert((room.num(), *key), *num);
+                }
+                events.push(event);
             }
-            events.push(event);
         }
+        told.append(&mut shaper.state(&events)?);
     }
     for (key, num) in timeline.members {
         notes.members.insert((room.num(), key), num);
     }
-    Ok(events)
+    Ok(told)
 }
 
 /// The state keys that a timeline touches.

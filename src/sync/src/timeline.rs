@@ -50,8 +50,9 @@ pub(crate) fn recent(
     if gap {
         span.start = first_of_segment;
     }
+    let ignored = context.ignored()?;
     let mut page = room.walk(span, Direction::Backward, filters.timeline_limit, |event| {
-        Ok(filters.timeline.takes(event) && !context.ignored.hides(event) && sight.sees(event)?)
+        Ok(filters.timeline.takes(event) && !ignored.hides(event) && sight.sees(event)?)
     })?;
     page.events.reverse();
     let limited = page.more || gap;

@@ -2,15 +2,17 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
 
+mod body;
+
 use std::{sync::Arc, time::Duration};
 
-use axum::{Json, extract::State};
+use axum::{extract::State, response::Response};
 use myelin_accounts::{Accounts, Requester};
 use myelin_rooms::{
     Rooms,
     token::{SyncToken, Token},
 };
-use myelin_sync::{Response, Sync, SyncError, SyncRequest};
+use myelin_sync::{Sync, SyncError, SyncRequest};
 use ruma::api::client::{
     filter::FilterDefinition,
     sync::sync_events::v3::{Filter, Request as Operation},
@@ -35,6 +37,7 @@ pub(crate) fn routes(routes: Routes) -> Routes {
 fn refuse(error: SyncError) -> Refusal {
     match error {
         SyncError::Store(cause) => Refusal::internal(cause),
+        SyncError::TooSlow => Refusal::internal(error),
     }
 }
 
@@ -44,7 +47,7 @@ async fn sync(
     State(accounts): State<Accounts>,
     State(rooms): State<Rooms>,
     request: Request<Operation>,
-) -> Result<Json<Response>> {
+) -> Result<Response> {
     let Request { body, caller, .. } = request;
     // Held until there is an answer.
     let _syncing = rooms.presence().syncing(
@@ -52,8 +55,8 @@ async fn sync(
         caller.device_id.as_str(),
         presence_state(&body.set_presence)?,
     );
-    let response = sync
-        .sync(SyncRequest {
+    let (response, rest) = sync
+        .begin(SyncRequest {
             viewer: viewer(&caller),
             since: since(body.since.as_deref())?,
             filter: filter(&rooms, &accounts, &caller, body.filter).await?,
@@ -63,7 +66,7 @@ async fn sync(
         })
         .await
         .map_err(refuse)?;
-    Ok(Json(response))
+    Ok(body::answer(response, rest))
 }
 
 fn since(text: Option<&str>) -> Result<Option<SyncToken>> {

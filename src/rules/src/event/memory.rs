@@ -54,15 +54,20 @@ impl Pdu {
             return 0;
         }
         let content = self.content_json();
-        let (mut maps, mut members, mut elements) = (0, 0, 0);
+        let (mut maps, mut members, mut lists, mut commas) = (0_usize, 0, 0, 0);
+        let mut before = 0;
         for byte in content.bytes() {
-            match byte {
-                b'{' => maps += 1,
-                b':' => members += 1,
-                b',' => elements += 1,
+            match (before, byte) {
+                (_, b'{') => maps += 1,
+                (b'"', b':') => members += 1,
+                (_, b'[') => lists += 1,
+                (_, b',') => commas += 1,
                 _ => {}
             }
+            before = byte;
         }
+        // Of the commas all but those between members are between elements.
+        let elements = (commas + maps + lists).saturating_sub(members);
         let object = maps * MAP_NODE + members * MEMBER + elements * ELEMENT + content.len();
         // Authorisation keeps these two in a form of its own besides.
         let twice = matches!(&*event.event_type, "m.room.create" | "m.room.power_levels");

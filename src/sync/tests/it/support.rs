@@ -101,7 +101,12 @@ impl Server {
         };
         let accounts = Accounts::open(store.clone(), interner, clock, random, settings)
             .expect("accounts open");
-        let sync = Sync::new(rooms.clone(), accounts.clone());
+        // Small parts, so that answers have several.
+        let options = myelin_sync::Options {
+            part_bytes: 1000,
+            ..myelin_sync::Options::default()
+        };
+        let sync = Sync::with_options(rooms.clone(), accounts.clone(), options);
         Server {
             store,
             rooms,

@@ -45,7 +45,7 @@ impl Pools {
     fn new(budget: usize) -> Self {
         let cache = Cache::new_lru_cache(budget);
         // Writers are not stalled when it is full: the column family with the oldest rows is flushed instead.
-        let unflushed = (budget / 4).clamp(LEAST_UNFLUSHED, MOST_UNFLUSHED);
+        let unflushed = (budget / 3).clamp(LEAST_UNFLUSHED, MOST_UNFLUSHED);
         let memtables = WriteBufferManager::new_write_buffer_manager_with_cache(
             unflushed,
             false,

@@ -57,8 +57,12 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<(Arc<dyn Engine>, Po
     let families = names.into_iter().map(|name| {
         // The store's own table: one row that every commit overwrites.
         let profile = profiles.get(name).copied().unwrap_or(Profile::Counter);
-        ColumnFamilyDescriptor::new(name, profile::column_family(profile, &pools))
+        let options = profile::column_family(profile, &pools)?;
+        Ok(ColumnFamilyDescriptor::new(name, options))
     });
+    let families = families
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(engine_error)?;
     let db =
         DB::open_cf_descriptors(&settings, dir, families).map_err(|error| in_use_or(error, dir))?;
     let pos = claim(&db, options).map_err(engine_error)?;

@@ -14,6 +14,10 @@ const OPEN_FILES: i32 = 512;
 /// What a merge reads at once from each of its files.
 const READAHEAD: usize = 256 << 10;
 
+/// How much of a file is looked at before its compression dictionary is made, and how much of that is learnt from.
+const SAMPLE: usize = 4 << 20;
+const TRAINING: i32 = 100 * (16 << 10);
+
 /// Replaying this much of the log takes about a second.
 const WAL_BYTES: u64 = 128 << 20;
 
@@ -30,9 +34,8 @@ pub(crate) fn database(pools: &Pools) -> Result<Options, EngineError> {
     options.set_write_buffer_manager(&pools.memtables);
     options.set_max_open_files(OPEN_FILES);
     options.set_max_total_wal_size(WAL_BYTES);
-    // One flush and one merge at a time, since each takes some megabytes; a disk that is written to by several at once is
-    // no faster.
-    options.set_max_background_jobs(2);
+    // One flush and two merges at a time: each takes some megabytes, and a small merge must not wait for a large one.
+    options.set_max_background_jobs(3);
     options.set_compaction_readahead_size(READAHEAD);
     // Written in small steps, so that a large flush does not hold up the sync of a commit.
     options.set_bytes_per_sync(1 << 20);
@@ -65,8 +68,13 @@ pub(crate) fn database(pools: &Pools) -> Result<Options, EngineError> {
 /// Settings of a column family.
 ///
 /// No prefix extractors: keys of one table begin with fields of different lengths, and scans are bounded on both sides.
-pub(crate) fn column_family(profile: Profile, pools: &Pools) -> Options {
-    let mut options = Options::default();
+pub(crate) fn column_family(profile: Profile, pools: &Pools) -> Result<Options, EngineError> {
+    // Another one without a name: by default a whole file is held in memory, uncompressed, until its dictionary is made.
+    let mut options = Options::get_options_from_string(
+        &mut Options::default(),
+        format!("bottommost_compression_opts={{max_dict_buffer_bytes={SAMPLE}}}"),
+    )
+    .map_err(super::failure)?;
     let mut blocks = BlockBasedOptions::default();
 
     blocks.set_block_cache(&pools.cache);
@@ -78,9 +86,14 @@ pub(crate) fn column_family(profile: Profile, pools: &Pools) -> Options {
     blocks.set_partition_filters(true);
     blocks.set_metadata_block_size(4 << 10);
 
-    // One table alone may fill a quarter of what all memtables may take; most need far less.
-    let write_buffer = (pools.unflushed / 4).max(1 << 20);
-    options.set_write_buffer_size(write_buffer);
+    // One table alone may fill half of what all memtables may take; most need far less. Which table has to be flushed when all
+    // take too much together, the engine decides; writers do not wait for it.
+    options.set_write_buffer_size((pools.unflushed / 2).max(1 << 20));
+    options.set_max_write_buffer_number(4);
+    // A level into which files are merged has to be some times larger than what comes into it at once, and no more, or each
+    // time much is written again that has not changed.
+    options.set_max_bytes_for_level_base((4 * pools.unflushed as u64).clamp(16 << 20, 256 << 20));
+    options.set_target_file_size_base(16 << 20);
     // Each of many memtables grows in steps of this; the default (1 MiB) would fill the budget with air.
     options.set_arena_block_size(64 << 10);
     options.set_level_compaction_dynamic_level_bytes(true);
@@ -118,7 +131,7 @@ pub(crate) fn column_family(profile: Profile, pools: &Pools) -> Options {
             blocks.set_hybrid_ribbon_filter(10.0, 1);
             blocks.set_block_size(16 << 10);
             options.set_bottommost_compression_options(-14, 32_767, 0, 16 << 10, true);
-            options.set_bottommost_zstd_max_train_bytes(100 * (16 << 10), true);
+            options.set_bottommost_zstd_max_train_bytes(TRAINING, true);
             options.set_enable_blob_files(true);
             options.set_min_blob_size(16 << 10);
             options.set_blob_compression_type(DBCompressionType::Zstd);
@@ -134,5 +147,5 @@ pub(crate) fn column_family(profile: Profile, pools: &Pools) -> Options {
         }
     }
     options.set_block_based_table_factory(&blocks);
-    options
+    Ok(options)
 }

@@ -26,9 +26,9 @@ join, the first of a user                             3    13        0   1088   
 join, room of 100                                     1    11        0   1194     4      0     0
 receipt                                               1     2        1    112     3      0     0
 typing                                                0     0        0      0     2      0     0
-sync, nothing new in 2 rooms                          0     0        0      0     1      1     0
-sync, nothing new in 200 rooms                        0     0        0      0     1      1     0
-sync, a message in one of 200 rooms                   0     0        0      0     9      6     1
+sync, nothing new in 2 rooms                          0     0        0      0     0      0     0
+sync, nothing new in 200 rooms                        0     0        0      0     0      0     0
+sync, a message in one of 200 rooms                   0     0        0      0     9      5     1
 first sync, 20 rooms                                  0     0        0      0   106    121   180
 first sync, 20 rooms, lazy members                    0     0        0      0   106    121   180
 messages, 50                                          0     0        0      0     3      1    51

@@ -22,9 +22,10 @@ section! {
         /// server; it is created readable by its owner only.
         #[serde(default = "default_data_dir")]
         pub data_dir: PathBuf,
-        /// How much memory the database's caches and our own may take together, for example "512 MiB". Without
-        /// it the server takes a thirty-second of the memory of the machine or of its container, at least 64 MiB
-        /// and at most 256 MiB. More of it makes a busy server of many users faster.
+        /// How much memory the server may take for all that it keeps in memory, for example "512 MiB". Without it the
+        /// server takes a sixteenth of the memory of the machine or of its container, at least 32 MiB and at most
+        /// 64 MiB. The program itself and the requests at work need some 40 MiB besides. More of it makes a busy
+        /// server of many users faster.
         pub memory_budget: Option<ByteSize> => r#""512 MiB""#,
     }
 }

@@ -11,6 +11,10 @@ use crate::{Server, Surroundings, logging};
 /// How long requests and tasks have to finish.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How many threads wait for the disk, for names and for passwords at most; what comes beyond that waits for one of them. Each
+/// takes memory, and a disk does not become faster by being asked by more.
+const BLOCKING_THREADS: usize = 128;
+
 pub(super) fn run(mut settings: Settings, listen: &[SocketAddr]) -> Outcome {
     if !listen.is_empty() {
         let addresses: Vec<String> = listen
@@ -34,6 +38,7 @@ pub(super) fn run(mut settings: Settings, listen: &[SocketAddr]) -> Outcome {
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
     let ending = runtime.block_on(serve(config, &settings, first_run))?;
     // Whatever the hard stop did not end is abandoned here.

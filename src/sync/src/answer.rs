@@ -203,8 +203,10 @@ pub(crate) fn answer(
         pos: since.pos.min(next.pos),
         ..since
     });
-    let may_have_changed =
-        |since: SyncToken| sync.relations.may_have_changed(view, viewer.user, since.pos);
+    let may_have_changed = |since: SyncToken| {
+        sync.relations
+            .may_have_changed(view, viewer.user, since.pos)
+    };
     let account_data = if since.is_none_or(may_have_changed) {
         Changes::since(sync, view, viewer.user, since.map(|since| since.pos))?
     } else {
@@ -214,7 +216,9 @@ pub(crate) fn answer(
         since,
         ignored: OnceLock::new(),
         account_data,
-        known: sync.lazy.known(viewer, request.since.map(|since| since.pos)),
+        known: sync
+            .lazy
+            .known(viewer, request.since.map(|since| since.pos)),
         typing: since.map_or_else(HashSet::new, |since| {
             let changed = sync.rooms.typing().changed_since(since.typing);
             changed.into_iter().collect()

@@ -111,7 +111,7 @@ pub(crate) fn joined_room(
     };
     let whole = context.full_state || known.state.is_empty();
     let summary = if whole || members_moved(room, known.state, head.root())? {
-        summary::summary(room, &head, viewer.user)?
+        summary::summary(room, head, viewer.user)?
     } else {
         Summary::default()
     };
@@ -155,7 +155,7 @@ pub(crate) fn joined_room(
     }
 
     let listener = context.listener()?;
-    let counted = unread::count(context.sync, room, viewer, listener, (relation, &head))?;
+    let counted = unread::count(context.sync, room, viewer, listener, (relation, head))?;
     let mut joined = JoinedRoom {
         summary,
         timeline: Timeline {

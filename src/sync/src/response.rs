@@ -130,7 +130,10 @@ impl JoinedRoom {
     /// The bytes of its events.
     pub(crate) fn weight(&self) -> usize {
         let lists = [&self.ephemeral, &self.account_data];
-        let lists = lists.into_iter().chain(&self.state).chain(&self.state_after);
+        let lists = lists
+            .into_iter()
+            .chain(&self.state)
+            .chain(&self.state_after);
         weight(&self.timeline.events) + lists.map(Events::weight).sum::<usize>()
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use myelin_rooms::{
     Event,
-    read::{RoomView, Shaper},
+    read::{EVENTS_AT_ONCE, RoomView, Shaper},
 };
 use myelin_state::Root;
 use myelin_store::StoreError;
@@ -31,10 +31,6 @@ pub(crate) struct StateChange<'a> {
     /// Users whose membership is to be sent besides those of the timeline's senders, if members are loaded lazily.
     pub(crate) members: &'a [String],
 }
-
-/// How many events are read together: a room may have tens of thousands of members, and what is read takes more memory than what
-/// is made of it.
-const AT_ONCE: usize = 256;
 
 /// The events of the state section, as they are told.
 ///
@@ -73,7 +69,7 @@ pub(crate) fn events(
     let mut keys: Vec<(StateKeyNum, EventNum)> = entries.into_iter().collect();
     keys.sort_by_key(|(_, event)| *event);
     let mut told = Vec::with_capacity(keys.len());
-    for keys in keys.chunks(AT_ONCE) {
+    for keys in keys.chunks(EVENTS_AT_ONCE) {
         let nums: Vec<EventNum> = keys.iter().map(|(_, event)| *event).collect();
         let mut events = Vec::with_capacity(nums.len());
         for ((key, num), event) in keys.iter().zip(room.events(&nums)?) {

@@ -1,6 +1,6 @@
 //! `GET /rooms/{roomId}/members` and `/joined_members`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use myelin_data::rooms::{Membership, Place};
 use myelin_state::Root;
@@ -8,8 +8,10 @@ use ruma::{OwnedUserId, RoomId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Access, Format, ReadError, RoomView, Shaper, Viewer, room_view::membership_of};
-use crate::{Rooms, token::Token};
+use super::{
+    Access, EVENTS_AT_ONCE, Format, ReadError, RoomView, Shaper, Viewer, room_view::membership_of,
+};
+use crate::{Event, Rooms, token::Token};
 
 /// Which members to return.
 #[derive(Clone, Debug, Default)]
@@ -58,8 +60,7 @@ impl Rooms {
                 .iter()
                 .map(|entry| entry.1)
                 .collect();
-            let mut members = room.events(&entries)?;
-            members.retain(|member| {
+            let is_wanted = |member: &Arc<Event>| {
                 let membership = membership_of(member);
                 match (query.membership, query.not_membership) {
                     (Some(is), Some(not)) => membership == is || membership != not,
@@ -67,8 +68,15 @@ impl Rooms {
                     (None, Some(not)) => membership != not,
                     (None, None) => true,
                 }
-            });
-            Ok(Shaper::new(room, viewer, Format::Client).state(&members)?)
+            };
+            let shaper = Shaper::new(room, viewer, Format::Client);
+            let mut told = Vec::with_capacity(entries.len());
+            for entries in entries.chunks(EVENTS_AT_ONCE) {
+                let mut members = room.events(entries)?;
+                members.retain(is_wanted);
+                told.append(&mut shaper.state(&members)?);
+            }
+            Ok(told)
         })
         .await
     }

@@ -38,10 +38,15 @@ use std::sync::Arc;
 use myelin_store::{StoreError, View};
 use myelin_types::UserNum;
 pub use ruma::api::Direction;
+
 use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use thiserror::Error;
 
 use crate::Rooms;
+
+/// How many events are read together where there may be tens of thousands: what is read takes more memory than what is made of
+/// it.
+pub const EVENTS_AT_ONCE: usize = 256;
 
 /// On whose behalf something is read.
 #[derive(Clone, Debug)]

@@ -67,17 +67,17 @@ impl<'a> RoomView<'a> {
     }
 
     /// The room's head, if it has any event.
-    pub fn head(&self) -> Result<Option<Head>, StoreError> {
+    pub fn head(&self) -> Result<Option<&Head>, StoreError> {
         if let Some(head) = self.head.get() {
-            return Ok(head.clone());
+            return Ok(head.as_ref());
         }
         let head = self.view.get::<Heads>(&self.num())?;
-        Ok(self.head.get_or_init(|| head).clone())
+        Ok(self.head.get_or_init(|| head).as_ref())
     }
 
     /// The root of the current state.
     pub fn current(&self) -> Result<Root, StoreError> {
-        Ok(self.head()?.map_or(Root::EMPTY, |head| head.root()))
+        Ok(self.head()?.map_or(Root::EMPTY, Head::root))
     }
 
     /// An event that something in this room refers to.

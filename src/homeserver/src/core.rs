@@ -123,6 +123,7 @@ impl Core {
                     inbound: config.presence.inbound,
                     outbound: config.presence.outbound,
                 },
+                ..myelin_rooms::Options::default()
             },
         );
         let accounts = Accounts::open(

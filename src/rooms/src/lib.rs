@@ -288,7 +288,10 @@ impl Rooms {
     /// may take minutes, and has written nothing yet. New operations must no longer be started.
     pub async fn drain(&self) {
         self.0.tasks.close();
-        if tokio::time::timeout(DRAIN, self.0.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(DRAIN, self.0.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::info!("work in rooms was cut off");
         }
     }

@@ -220,7 +220,11 @@ impl Outbound {
     }
 
     /// The servers in a room but ours.
-    pub(super) fn others(&self, view: &View, room: RoomNum) -> Result<Vec<OwnedServerName>, StoreError> {
+    pub(super) fn others(
+        &self,
+        view: &View,
+        room: RoomNum,
+    ) -> Result<Vec<OwnedServerName>, StoreError> {
         let mut servers = self.0.rooms.servers_in_room(view, room)?;
         servers.retain(|server| *server != self.0.server_name);
         Ok(servers)

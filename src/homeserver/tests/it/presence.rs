@@ -124,7 +124,7 @@ async fn two_servers_have_the_same_healthy_room() {
         events(sync).iter().any(|event| event["event_id"] == last)
     })
     .await;
-    for server in servers.iter() {
+    for server in &servers {
         let report = examine(server, &room).await;
         assert_eq!(report.verdict, Verdict::Healthy, "{report:?}");
         assert_eq!((report.joined, report.servers), (2, 2));

@@ -286,7 +286,7 @@ async fn wrong_states_and_verdicts_are_found() {
     // The topic never came into the state of the message.
     patient
         .change_event(&patient.message, |record| {
-            record.header.state_after = before
+            record.header.state_after = before;
         })
         .await;
     let report = patient.examine().await;

@@ -10,6 +10,9 @@ use super::{
 };
 use crate::outbound::{Edu, EphemeralKey};
 
+/// A row that was stored: whose it is, how far it is and how often it failed; none where it was deleted.
+type Row = (String, Option<(Pos, u32)>);
+
 struct Machine {
     book: Book,
     clock: MockClock,
@@ -62,7 +65,7 @@ impl Machine {
         self.book.finish(job.id, &sent, None, outcome, attempt);
     }
 
-    fn store(&mut self) -> (Pos, Vec<(String, Option<(Pos, u32)>)>) {
+    fn store(&mut self) -> (Pos, Vec<Row>) {
         let what = self.book.unstored(self.clock.now(), false);
         let rows = what.rows.iter().map(|(_, name, row)| {
             let row = row.map(|row| (row.cursor, row.failures));
@@ -230,7 +233,7 @@ fn a_batch_that_does_not_fit_is_sent_again_as_a_whole_after_a_crash() {
 #[test]
 fn what_a_destination_costs_in_memory() {
     // Bounds the 5,000 destinations of a large server to about two megabytes, names and maps included.
-    assert!(Book::SIZE_OF_ONE <= 304, "{} bytes", Book::SIZE_OF_ONE);
+    const { assert!(Book::SIZE_OF_ONE <= 304) };
     let mut machine = Machine::new();
     let id = machine.book.id(&server(0));
     for user in 0..1_000 {

@@ -284,7 +284,7 @@ pub(super) async fn exhaust(outbound: &Outbound, reader: &mut Dispatcher) {
 
 /// Waits for a condition.
 pub(super) async fn until(holds: impl Fn() -> bool) {
-    let deadline = Duration::from_secs(60);
+    let deadline = Duration::from_mins(1);
     let wait = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;

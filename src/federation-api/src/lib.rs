@@ -6,6 +6,7 @@
 
 mod backfill;
 mod error;
+mod event;
 mod event_auth;
 mod extract;
 mod key_server;
@@ -60,6 +61,7 @@ fn routes() -> Routes {
         .operation::<reading::get_room_state_ids::v1::Request, _, _>(state_ids::get)
         .operation::<get_event_authorization::v1::Request, _, _>(event_auth::get)
         .operation::<get_backfill::v1::Request, _, _>(backfill::get)
+        .operation::<reading::get_event::v1::Request, _, _>(event::get)
         .operation::<reading::get_event_by_timestamp::v1::Request, _, _>(timestamp_to_event::get)
         .operation::<asking::get_room_information::v1::Request, _, _>(query_directory::get)
         .operation::<asking::get_profile_information::v1::Request, _, _>(query_profile::get)
@@ -171,6 +173,7 @@ mod tests {
                     None,
                 ),
                 (Method::GET, format!("{v1}/event_auth/{r}/{event}"), None),
+                (Method::GET, format!("{v1}/event/{event}"), None),
                 (
                     Method::GET,
                     format!("{v1}/timestamp_to_event/{r}?ts={}&dir=b", NOW.0),
@@ -197,7 +200,7 @@ mod tests {
         for (method, path, body) in all(join.event_id()) {
             answers.push(here.signed(method, &path, body).await.ok());
         }
-        let [state, ids, auth, nearest, back, missing] = answers.as_slice() else {
+        let [state, ids, auth, single, nearest, back, missing] = answers.as_slice() else {
             unreachable!("there is an answer to each");
         };
         let count = |list: &serde_json::Value| list.as_array().map_or(0, Vec::len);
@@ -205,15 +208,21 @@ mod tests {
         assert_eq!(count(&state["auth_chain"]), count(&ids["auth_chain_ids"]));
         assert!(count(&state["pdus"]) >= 4);
         assert!(count(&auth["auth_chain"]) >= 3);
+        assert_eq!(single["pdus"][0]["type"], "m.room.member");
+        assert_eq!(count(&single["pdus"]), 1);
         assert_eq!(nearest["event_id"], join.event_id());
         assert_eq!(nearest["origin_server_ts"], NOW.0);
         assert_eq!(count(&back["pdus"]), 5);
         assert_eq!(count(&missing["events"]), 5);
         here.deny_there(&room).await;
         for (method, path, body) in all(join.event_id()) {
-            here.signed(method, &path, body)
-                .await
-                .refused(403, "M_FORBIDDEN");
+            let names_no_room = path.contains("/event/");
+            let answer = here.signed(method, &path, body).await;
+            if names_no_room {
+                answer.refused(404, "M_NOT_FOUND");
+            } else {
+                answer.refused(403, "M_FORBIDDEN");
+            }
         }
     }
 

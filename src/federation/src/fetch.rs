@@ -26,7 +26,7 @@ const STATE_LIMIT: usize = 128 << 20;
 const TIMEOUT: Duration = Duration::from_secs(30);
 const STATE_TIMEOUT: Duration = Duration::from_mins(3);
 
-/// The events of an answer: of `/event`, which wraps one into a transaction, and of `/state`.
+/// The events of an answer: of `/event`, which wraps one into a transaction, of `/backfill` and of `/state`.
 #[derive(Deserialize)]
 struct Pdus {
     pdus: Vec<Box<RawValue>>,
@@ -96,6 +96,24 @@ impl Federation {
         };
         let answer: Events = read(&self.0.client.send(server, call).await?)?;
         Ok(answer.events)
+    }
+
+    async fn fetch_backfill(
+        &self,
+        server: &ServerName,
+        room: &RoomId,
+        from: &[OwnedEventId],
+        limit: usize,
+    ) -> Result<Vec<Box<RawValue>>, RequestError> {
+        let limit = limit.to_string();
+        let mut query = vec![("limit", limit.as_str())];
+        query.extend(from.iter().map(|id| ("v", id.as_str())));
+        let path = ["backfill", room.as_str()];
+        let answer = self
+            .get(server, path, &query, EVENTS_LIMIT, TIMEOUT)
+            .await?;
+        let answer: Pdus = read(&answer)?;
+        Ok(answer.pdus)
     }
 
     async fn fetch_event(
@@ -172,6 +190,16 @@ impl Fetch for Federation {
         request: &'a MissingEvents,
     ) -> Fetching<'a, Result<Vec<Box<RawValue>>, FetchError>> {
         Box::pin(async move { Ok(self.fetch_missing_events(server, room, request).await?) })
+    }
+
+    fn backfill<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room: &'a RoomId,
+        from: &'a [OwnedEventId],
+        limit: usize,
+    ) -> Fetching<'a, Result<Vec<Box<RawValue>>, FetchError>> {
+        Box::pin(async move { Ok(self.fetch_backfill(server, room, from, limit).await?) })
     }
 
     fn event<'a>(

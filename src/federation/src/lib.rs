@@ -12,6 +12,7 @@ mod dns;
 mod fetch;
 mod flights;
 mod guard;
+mod history;
 mod inbound;
 pub mod join;
 mod keys;
@@ -65,6 +66,7 @@ struct Inner {
     outbound: Outbound,
     answers: query::Answers,
     joining: join::Joining,
+    fills: history::Fills,
     tasks: TaskTracker,
 }
 
@@ -165,6 +167,7 @@ impl Federation {
             rooms,
             accounts,
             answers: query::Answers::new(Arc::clone(&clock)),
+            fills: history::Fills::new(&clock),
             clock,
             random,
             inbound: inbound::Inbound::new(settings),

@@ -9,9 +9,11 @@ use std::{
     },
 };
 
-use myelin_data::rooms::{Bytes, EventHeader, EventIds, EventRecord, Events, StateNodes};
+use myelin_data::rooms::{
+    Bytes, EventHeader, EventIds, EventRecord, EventStatus, Events, StateNodes,
+};
 use myelin_rules::{Pdu, RoomVersion, event::block};
-use myelin_state::{CachedNodes, Node, NodeHash, Nodes, TreeError};
+use myelin_state::{CachedNodes, Node, NodeHash, Nodes, Root, TreeError};
 use myelin_store::{CodecError, RowPart, StoreError, Table, View};
 use myelin_types::{EventNum, Pos, RoomNum};
 use parking_lot::RwLock;
@@ -52,6 +54,11 @@ impl std::fmt::Debug for Event {
 }
 
 impl Event {
+    /// Whether it is known by itself with the state around it, while what lies between it and the timeline is not.
+    pub fn is_point(&self) -> bool {
+        self.header.status == EventStatus::Outlier && self.header.after() != Root::EMPTY
+    }
+
     pub(crate) fn decode(
         version: RoomVersion,
         room: RoomNum,

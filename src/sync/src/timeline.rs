@@ -48,7 +48,14 @@ pub(crate) fn recent(
         });
     let gap = span.start < first_of_segment && room.last_before(first_of_segment)?.is_some();
     if gap {
-        span.start = first_of_segment;
+        span.start = match span.start {
+            Place::START => first_of_segment,
+            // To whoever was told of the room already, what was filled in before the segment is nothing new.
+            _ => Place {
+                index: 0,
+                ..first_of_segment
+            },
+        };
     }
     let ignored = context.ignored()?;
     let mut page = room.walk(span, Direction::Backward, filters.timeline_limit, |event| {

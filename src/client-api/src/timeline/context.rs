@@ -3,7 +3,8 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidcontexteventid>
 
 use axum::{Json, extract::State};
-use myelin_rooms::{Rooms, read::Context};
+use myelin_federation::Federation;
+use myelin_rooms::read::Context;
 use ruma::api::client::context::get_context::v3::Request as Operation;
 
 use super::event::refuse;
@@ -15,11 +16,11 @@ use crate::{
 
 /// Answers with an event and what happened around it.
 pub(crate) async fn get(
-    State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     request: Request<Operation>,
 ) -> Result<Json<Context>> {
     let query = request.body;
-    rooms
+    federation
         .context(
             &viewer(&request.caller),
             &query.room_id,

@@ -3,7 +3,8 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomideventeventid>
 
 use axum::{Json, extract::State};
-use myelin_rooms::{Rooms, read::ReadError};
+use myelin_federation::Federation;
+use myelin_rooms::read::ReadError;
 use ruma::api::client::room::get_room_event::v3::Request as Operation;
 use serde_json::value::RawValue;
 
@@ -25,11 +26,11 @@ pub(super) fn refuse(error: ReadError) -> Refusal {
 
 /// Answers with one event.
 pub(crate) async fn get(
-    State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     request: Request<Operation>,
 ) -> Result<Json<Box<RawValue>>> {
     let query = request.body;
-    rooms
+    federation
         .client_event(&viewer(&request.caller), &query.room_id, &query.event_id)
         .await
         .map(Json)

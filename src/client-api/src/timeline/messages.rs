@@ -3,10 +3,8 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages>
 
 use axum::{Json, extract::State};
-use myelin_rooms::{
-    Rooms,
-    read::{Direction, Messages, MessagesQuery},
-};
+use myelin_federation::Federation;
+use myelin_rooms::read::{Direction, Messages, MessagesQuery};
 use ruma::{
     OwnedRoomId,
     api::{auth_scheme::AccessToken, client::filter::RoomEventFilter},
@@ -34,7 +32,7 @@ struct Parameters {
 
 /// Answers with a page of the room's history.
 pub(crate) async fn page(
-    State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     call: Call<AccessToken>,
 ) -> Result<Json<Messages>> {
     let room_id: OwnedRoomId = call.id(0)?;
@@ -45,8 +43,9 @@ pub(crate) async fn page(
         direction: direction(parameters.dir.as_deref())?,
         limit: Some(parameters.limit.unwrap_or(DEFAULT_LIMIT)),
         filter: filter(parameters.filter.as_deref())?,
+        crossed: Vec::new(),
     };
-    rooms
+    federation
         .messages(&viewer(&call.caller), &room_id, query)
         .await
         .map(Json)

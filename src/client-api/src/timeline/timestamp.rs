@@ -3,10 +3,8 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidtimestamp_to_event>
 
 use axum::{Json, extract::State};
-use myelin_rooms::{
-    Rooms,
-    read::{EventAt, ReadError},
-};
+use myelin_federation::Federation;
+use myelin_rooms::read::{EventAt, ReadError};
 use myelin_types::Millis;
 use ruma::api::client::room::get_event_by_timestamp::v1::Request as Operation;
 
@@ -27,11 +25,11 @@ fn refuse(error: ReadError) -> Refusal {
 
 /// Answers with the event that is nearest to a time, on the side of it that the caller names.
 pub(crate) async fn get(
-    State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     request: Request<Operation>,
 ) -> Result<Json<EventAt>> {
     let query = request.body;
-    rooms
+    federation
         .timestamp_to_event(
             &viewer(&request.caller),
             &query.room_id,

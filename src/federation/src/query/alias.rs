@@ -83,16 +83,23 @@ impl Federation {
 
     async fn own_alias(&self, alias: &RoomAliasId) -> Result<ResolvedAlias, ResolveAliasError> {
         let (rooms, alias) = (self.0.rooms.clone(), alias.to_owned());
-        let room = self
-            .0
-            .rooms
-            .store()
-            .read(move |view| rooms.resolve_alias(view, &alias))
-            .await?
-            .ok_or(ResolveAliasError::NotFound)?;
+        let found = self.0.rooms.store().read(move |view| {
+            let Some(room) = rooms.resolve_alias(view, &alias)? else {
+                return Ok::<_, StoreError>(None);
+            };
+            let servers = rooms.servers_in_room(view, room.num)?;
+            Ok(Some((room, servers)))
+        });
+        let (room, others) = found.await?.ok_or(ResolveAliasError::NotFound)?;
+        let here = self.server_name();
+        let others = others.into_iter().filter(|name| name != here);
         Ok(ResolvedAlias {
             room_id: room.room_id().to_owned(),
-            servers: vec![self.server_name().to_owned()],
+            servers: [here.to_owned()]
+                .into_iter()
+                .chain(others)
+                .take(MOST_SERVERS)
+                .collect(),
         })
     }
 }

@@ -150,7 +150,7 @@ impl Answers {
 
 impl Federation {
     /// Asks another server, unless that was done just now.
-    async fn ask<T: DeserializeOwned>(
+    pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         server: &ServerName,
         path: [&str; 2],

@@ -3,12 +3,14 @@
 mod backup;
 mod crash;
 mod federated;
+mod history;
 mod joins;
 mod listeners;
 mod pages;
 mod presence;
 mod process;
 mod program;
+mod queries;
 mod rooms;
 mod shutdown;
 mod users;

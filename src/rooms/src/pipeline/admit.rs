@@ -33,7 +33,7 @@ pub(crate) struct Admission {
     pub(crate) status: EventStatus,
     /// The number that it has already: outliers keep theirs.
     pub(crate) num: Option<EventNum>,
-    /// The state before it in its own branch; empty for outliers, of which that is not known.
+    /// The state before it in its own branch; empty for outliers of which that is not known.
     pub(crate) before: Root,
     /// Where it goes, if it is accepted.
     pub(crate) spot: Spot,
@@ -94,7 +94,11 @@ impl RoomGuard {
             current: None,
             thread,
         };
-        let takes_effect = matches!(status, EventStatus::Accepted | EventStatus::SoftFailed);
+        let takes_effect = match status {
+            EventStatus::Accepted | EventStatus::SoftFailed => true,
+            EventStatus::Outlier => before != Root::EMPTY,
+            EventStatus::Rejected => false,
+        };
         if let Some(state_key) = pdu.state_key().filter(|_| takes_effect) {
             let (updated, replaced) = self.update(before, &pdu, state_key, num).await?;
             self.put_nodes(&updated)?;

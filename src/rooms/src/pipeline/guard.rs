@@ -274,6 +274,11 @@ impl RoomGuard {
         self.pruned.push(event);
     }
 
+    /// Whether the batch has events of other servers.
+    pub(crate) fn has_admitted(&self) -> bool {
+        !self.admitted.is_empty()
+    }
+
     /// Waits until everything that this guard builds on is durable, so that every newer view has it.
     pub(crate) async fn settle(&self) -> Result<(), Failure> {
         let num = self.num();

@@ -62,11 +62,12 @@ impl Access {
         }
     }
 
-    /// Whether the user joined, or stayed, at any time after what stands at `place`.
-    pub(super) fn joined_after(&self, place: Place) -> bool {
+    /// Whether the user joined, or stayed, at any time after what stands at `place`. Of what has no place in the timeline
+    /// that is known only of those who are in the room now.
+    pub(super) fn joined_after(&self, place: Option<Place>) -> bool {
         match self {
             Access::Joined => true,
-            Access::Departed(departure) => place < departure.place,
+            Access::Departed(departure) => place.is_some_and(|place| place < departure.place),
             Access::Peeking | Access::None(_) => false,
         }
     }

@@ -34,6 +34,8 @@ pub struct MessagesQuery {
     pub limit: Option<usize>,
     /// Which events to return.
     pub filter: RoomEventFilter,
+    /// The segments before whose gaps a page does not stop: what is missing there cannot be had.
+    pub crossed: Vec<u32>,
 }
 
 /// A page of a room's history, as the specification's response body.
@@ -49,6 +51,10 @@ pub struct Messages {
     /// With lazy loading, the senders' membership events.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub state: Vec<Box<RawValue>>,
+    /// The segment of the timeline before which something is missing, if the page ended there rather than because it was
+    /// full.
+    #[serde(skip)]
+    pub gap: Option<u32>,
 }
 
 /// The page size of clients that name none.
@@ -101,11 +107,13 @@ fn page(
         start: start.unwrap_or(visible.start),
         end: end.unwrap_or(visible.end).min(visible.end),
     };
+    let stretch = room.stretch(span, query.direction, &query.crossed)?;
     let mut sight = Sight::new(room, access, viewer)?;
     let matcher = EventMatcher::from(&query.filter);
-    let found = if matcher.takes_room(room.room_id()) && !matcher.takes_nothing() {
+    let looks = matcher.takes_room(room.room_id()) && !matcher.takes_nothing();
+    let found = if looks {
         room.walk(
-            span,
+            stretch.span,
             query.direction,
             limit(query.limit, &query.filter),
             |event| Ok(matcher.takes(event) && sight.sees(event)?),
@@ -117,8 +125,11 @@ fn page(
             more: false,
         }
     };
+    let gap = stretch.gap.filter(|_| looks && !found.more);
     // Forwards the room goes on, so that whoever saw something may come back for what follows it.
-    let goes_on = found.more || (!found.events.is_empty() && (!backward || query.to.is_some()));
+    let goes_on = found.more
+        || gap.is_some()
+        || (!found.events.is_empty() && (!backward || query.to.is_some()));
     let shaper = Shaper::new(room, viewer, Format::Client);
     let state = match (query.filter.lazy_load_options, found.events.first()) {
         (LazyLoadOptions::Enabled { .. }, Some(first)) => {
@@ -135,6 +146,7 @@ fn page(
         end: goes_on.then(|| room.token(found.next)),
         chunk: shaper.timeline(&mut sight, &found.events)?,
         state,
+        gap,
     })
 }
 

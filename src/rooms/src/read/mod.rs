@@ -7,6 +7,7 @@ mod access;
 mod context;
 mod event;
 mod filter;
+mod gaps;
 mod history;
 mod members;
 mod messages;
@@ -30,8 +31,8 @@ pub(crate) use room_view::membership_of;
 pub use shape::{Format, Shaper, stripped};
 pub use sight::Sight;
 pub use state::StateFormat;
-pub use timestamp::EventAt;
 pub(crate) use timestamp::nearest;
+pub use timestamp::{EventAt, NearestKnown};
 
 use std::sync::Arc;
 

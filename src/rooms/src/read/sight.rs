@@ -56,8 +56,7 @@ impl<'a> Sight<'a> {
     /// His own memberships he may always see, even where the rules of history visibility would not show them: the event
     /// that refuses an invitation tells his other devices that it is gone.
     pub fn sees(&mut self, event: &Event) -> Result<bool, StoreError> {
-        let is_shown = event.header.place.is_some() && event.header.status == EventStatus::Accepted;
-        if is_shown && event.pdu.is_state("m.room.member", self.user.as_str()) {
+        if is_history(event) && event.pdu.is_state("m.room.member", self.user.as_str()) {
             return Ok(true);
         }
         self.shown_by_rules(event)
@@ -65,10 +64,7 @@ impl<'a> Sight<'a> {
 
     /// Whether the rules of history visibility alone show an event, and with it the state around it.
     pub(super) fn shown_by_rules(&mut self, event: &Event) -> Result<bool, StoreError> {
-        let Some(place) = event.header.place else {
-            return Ok(false);
-        };
-        if event.header.status != EventStatus::Accepted {
+        if !is_history(event) {
             return Ok(false);
         }
         let after = self.side(event.header.after())?;
@@ -79,7 +75,7 @@ impl<'a> Sight<'a> {
         Ok(can_see_event(
             rules_side(before),
             rules_side(after),
-            self.access.joined_after(place),
+            self.access.joined_after(event.header.place),
         ))
     }
 
@@ -128,6 +124,12 @@ impl<'a> Sight<'a> {
         self.memberships.insert(num, membership);
         Ok(membership)
     }
+}
+
+/// Whether an event is part of the room's history, as far as that is known here.
+fn is_history(event: &Event) -> bool {
+    let accepted = event.header.place.is_some() && event.header.status == EventStatus::Accepted;
+    accepted || event.is_point()
 }
 
 fn rules_side((visibility, membership): (HistoryVisibility, Membership)) -> Side {

@@ -3,10 +3,10 @@
 use myelin_data::rooms::Place;
 use myelin_store::StoreError;
 use myelin_types::Millis;
-use ruma::{RoomId, api::Direction};
+use ruma::{EventId, RoomId, api::Direction};
 use serde::Serialize;
 
-use super::{Access, ReadError, RoomView, Sight, Span, Viewer};
+use super::{Access, ReadError, RoomView, Sight, Span, Viewer, event::visible_event};
 use crate::{Event, Rooms};
 
 /// An event and when it was sent, as the specification's response body.
@@ -22,7 +22,55 @@ pub struct EventAt {
 /// strictly along a timeline.
 const SLACK: i64 = 100;
 
+/// What the server knows of the event that is nearest to a time.
+#[derive(Clone, Debug)]
+pub struct NearestKnown {
+    /// The event, if there is one that the user may see.
+    pub event: Option<EventAt>,
+    /// The segment of the timeline before which something is missing that may be nearer.
+    pub gap: Option<u32>,
+}
+
 impl Rooms {
+    /// As [`Rooms::timestamp_to_event`], and whether something nearer may be missing.
+    pub async fn nearest_known(
+        &self,
+        viewer: &Viewer,
+        room_id: &RoomId,
+        at: Millis,
+        direction: Direction,
+    ) -> Result<NearestKnown, ReadError> {
+        self.read_room(viewer, room_id, move |room, viewer| {
+            let access = Access::of(room, viewer.user)?;
+            if matches!(access, Access::None(_)) {
+                return Err(ReadError::NotInRoom);
+            }
+            let mut sight = Sight::new(room, access, viewer)?;
+            let event = nearest(room, at, direction, |event| sight.sees(event))?;
+            Ok(NearestKnown {
+                event: event.map(|(_, event)| event),
+                gap: gap_at(room, at)?,
+            })
+        })
+        .await
+    }
+
+    /// An event with the time at which it was sent, if `viewer` may see it.
+    pub async fn time_of(
+        &self,
+        viewer: &Viewer,
+        room_id: &RoomId,
+        event_id: &EventId,
+    ) -> Result<EventAt, ReadError> {
+        let event_id = event_id.to_owned();
+        self.read_room(viewer, room_id, move |room, viewer| {
+            let access = Access::of(room, viewer.user)?;
+            let mut sight = Sight::new(room, access, viewer)?;
+            Ok(EventAt::from(&*visible_event(room, &mut sight, &event_id)?))
+        })
+        .await
+    }
+
     /// The first event that `viewer` may see at or after `at`, or going backwards the last at or before it.
     ///
     /// # Errors
@@ -34,15 +82,8 @@ impl Rooms {
         at: Millis,
         direction: Direction,
     ) -> Result<EventAt, ReadError> {
-        self.read_room(viewer, room_id, move |room, viewer| {
-            let access = Access::of(room, viewer.user)?;
-            if matches!(access, Access::None(_)) {
-                return Err(ReadError::NotInRoom);
-            }
-            let mut sight = Sight::new(room, access, viewer)?;
-            nearest(room, at, direction, |event| sight.sees(event))?.ok_or(ReadError::NotFound)
-        })
-        .await
+        let known = self.nearest_known(viewer, room_id, at, direction).await?;
+        known.event.ok_or(ReadError::NotFound)
     }
 }
 
@@ -52,7 +93,7 @@ pub(crate) fn nearest(
     at: Millis,
     direction: Direction,
     mut sees: impl FnMut(&Event) -> Result<bool, StoreError>,
-) -> Result<Option<EventAt>, StoreError> {
+) -> Result<Option<(Place, EventAt)>, StoreError> {
     let middle = first_at(room, at)?;
     let span = match direction {
         Direction::Forward => Span {
@@ -72,10 +113,35 @@ pub(crate) fn nearest(
         };
         Ok(on_this_side && sees(event)?)
     })?;
-    Ok(page.events.first().map(|event| EventAt {
-        event_id: event.pdu.event_id().to_owned(),
-        origin_server_ts: event.pdu.origin_server_ts(),
-    }))
+    let found = page.events.first();
+    Ok(found.and_then(|event| Some((event.header.place?, EventAt::from(&**event)))))
+}
+
+/// The gap in which something may be missing that was sent at about a time: between the last event before it and the
+/// first one after it.
+fn gap_at(room: &RoomView<'_>, at: Millis) -> Result<Option<u32>, StoreError> {
+    if room.last_gap()?.is_none() {
+        return Ok(None);
+    }
+    let beside = |direction| nearest(room, at, direction, |_| Ok(true));
+    let low = beside(Direction::Backward)?.map_or(Place::START, |(place, _)| place);
+    let high = match beside(Direction::Forward)? {
+        Some((place, _)) => Some(place),
+        None => room.last()?.map(|(place, _)| place),
+    };
+    match high {
+        Some(high) => room.gap_between(low, high),
+        None => Ok(None),
+    }
+}
+
+impl From<&Event> for EventAt {
+    fn from(event: &Event) -> Self {
+        Self {
+            event_id: event.pdu.event_id().to_owned(),
+            origin_server_ts: event.pdu.origin_server_ts(),
+        }
+    }
 }
 
 fn moved(place: Place, by: i64) -> Place {

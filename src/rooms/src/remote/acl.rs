@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 
 use myelin_rules::push::glob_matches;
+use myelin_store::{StoreError, View};
+use myelin_types::RoomNum;
 use ruma::{RoomId, ServerName};
 use serde_json::Value;
 
@@ -23,19 +25,25 @@ impl Rooms {
         handle: &RoomHandle,
         server: &ServerName,
     ) -> Result<bool, Failure> {
-        let (rooms, num) = (self.clone(), handle.num);
-        let acl = self
-            .0
-            .store
-            .read(move |view| {
-                let room = RoomView::open(&rooms, view, num)?;
-                match room.state_entry(room.current()?, "m.room.server_acl", "")? {
-                    Some(event) => room.event(event).map(Some),
-                    None => Ok(None),
-                }
-            })
-            .await?;
-        Ok(acl.is_some_and(|acl| denies(acl.pdu.content(), server)))
+        let (rooms, num, server) = (self.clone(), handle.num, server.to_owned());
+        let read = move |view: &View| rooms.denies(view, num, &server);
+        Ok(self.0.store.read(read).await?)
+    }
+
+    /// The same in a view.
+    pub(super) fn denies(
+        &self,
+        view: &View,
+        room: RoomNum,
+        server: &ServerName,
+    ) -> Result<bool, StoreError> {
+        let room = RoomView::open(self, view, room)?;
+        Ok(
+            match room.state_entry(room.current()?, "m.room.server_acl", "")? {
+                Some(event) => denies(room.event(event)?.pdu.content(), server),
+                None => false,
+            },
+        )
     }
 }
 

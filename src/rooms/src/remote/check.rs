@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, num::NonZero, sync::Arc};
 
 use myelin_rules::{
-    Pdu, RoomVersion, Signer,
+    ParseError, Pdu, RoomVersion, Signer,
     sign::{self, POLICY_KEY_ID, Verified, VerifyError, VerifyKey, VerifyKeys},
 };
 use ruma::OwnedServerName;
@@ -48,11 +48,26 @@ pub(super) fn parse_in(
     room_id: &str,
     json: &RawValue,
 ) -> Result<Pdu, CheckError> {
+    parse_with(version, room_id, json, Pdu::parse)
+}
+
+/// Reads an event of a room's past.
+pub(super) fn parse_history(handle: &RoomHandle, json: &RawValue) -> Result<Pdu, CheckError> {
+    let room_id = &handle.room.room_id;
+    parse_with(handle.version, room_id, json, Pdu::parse_history)
+}
+
+fn parse_with(
+    version: RoomVersion,
+    room_id: &str,
+    json: &RawValue,
+    parse: impl FnOnce(RoomVersion, &[u8]) -> Result<Pdu, ParseError>,
+) -> Result<Pdu, CheckError> {
     let malformed = |text: &str| Err(CheckError::Malformed(text.to_owned()));
     if json.get().len() > MOST_BYTES {
         return malformed("it is too large");
     }
-    let pdu = Pdu::parse(version, json.get().as_bytes())
+    let pdu = parse(version, json.get().as_bytes())
         .map_err(|error| CheckError::Malformed(error.to_string()))?;
     if pdu.room_id() != room_id {
         return malformed("it is of another room");

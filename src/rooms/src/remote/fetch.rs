@@ -23,6 +23,19 @@ pub trait Fetch: Send + Sync {
         request: &'a MissingEvents,
     ) -> Fetching<'a, Result<Vec<Box<RawValue>>, FetchError>>;
 
+    /// `GET /_matrix/federation/v1/backfill/{roomId}`: events and those before them, at most `limit` altogether.
+    fn backfill<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room: &'a RoomId,
+        from: &'a [OwnedEventId],
+        limit: usize,
+    ) -> Fetching<'a, Result<Vec<Box<RawValue>>, FetchError>> {
+        let _ = (server, room, from, limit);
+        // For implementations of which no history is wanted.
+        Box::pin(async { Err(FetchError::Unreachable("it gives no history".to_owned())) })
+    }
+
     /// `GET /_matrix/federation/v1/event/{eventId}`: one event.
     fn event<'a>(
         &'a self,

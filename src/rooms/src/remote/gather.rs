@@ -15,6 +15,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 use myelin_data::rooms::{EventStatus, Heads};
 use myelin_rules::Pdu;
+use myelin_state::Root;
 use myelin_store::View;
 use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName};
 use serde_json::value::RawValue;
@@ -31,6 +32,8 @@ const EVENTS_A_ROUND: u32 = 20;
 const MOST_PREDECESSORS: usize = 1_000;
 /// Most predecessors that stay missing and for which a state is fetched.
 const MOST_STATES: usize = 10;
+/// The same for an answer of many events from the past of a busy room.
+const MOST_STATES_OF_HISTORY: usize = 20;
 /// Most events that are fetched one by one.
 const MOST_SINGLE: usize = 500;
 /// How many of them at once.
@@ -61,6 +64,8 @@ struct Gatherer<'a> {
     fetch: &'a dyn Fetch,
     /// Whom to ask, the first first.
     servers: Vec<OwnedServerName>,
+    /// How events of answers are read.
+    parse: fn(&RoomHandle, &RawValue) -> Result<Pdu, check::CheckError>,
     /// The events that came by themselves.
     pushed: HashSet<String>,
     events: HashMap<String, Pdu>,
@@ -80,18 +85,8 @@ impl Rooms {
         origin: &ServerName,
         pdus: Vec<Pdu>,
     ) -> Result<Gathered, Failure> {
-        let mut gatherer = Gatherer {
-            rooms: self,
-            handle,
-            fetch,
-            servers: vec![origin.to_owned()],
-            pushed: pdus.iter().map(|pdu| pdu.event_id().to_owned()).collect(),
-            events: HashMap::new(),
-            outliers: HashMap::new(),
-            states: HashMap::new(),
-            asked: HashSet::new(),
-            incomplete: false,
-        };
+        let mut gatherer = Gatherer::new(self, handle, fetch, origin);
+        gatherer.pushed = pdus.iter().map(|pdu| pdu.event_id().to_owned()).collect();
         let ids = pdus.iter().map(|pdu| pdu.event_id().to_owned()).collect();
         let known = self.stored(handle, ids).await?;
         for (pdu, known) in pdus.into_iter().zip(known) {
@@ -105,18 +100,54 @@ impl Rooms {
         if !gatherer.is_complete().await? {
             gatherer.servers.extend(self.others(handle, origin).await?);
             gatherer.predecessors().await?;
-            gatherer.missing_states().await?;
+            gatherer.missing_states(MOST_STATES).await?;
             gatherer.auth_events().await?;
         }
-        let outliers = gatherer.outliers.keys().cloned().collect();
-        let mut all = gatherer.events;
-        all.extend(gatherer.outliers);
-        Ok(Gathered {
-            events: order::by_references(all),
-            outliers,
-            states: gatherer.states,
-            incomplete: gatherer.incomplete,
-        })
+        Ok(gatherer.gathered())
+    }
+
+    /// Fetches what is missing for `pdus` of the past, which were verified: not what came before them, but the state there.
+    /// Nobody but their server is asked: whoever wants the past asks another one next.
+    pub(super) async fn gather_history(
+        &self,
+        handle: &RoomHandle,
+        fetch: &dyn Fetch,
+        origin: &ServerName,
+        pdus: Vec<Pdu>,
+    ) -> Result<Gathered, Failure> {
+        let mut gatherer = Gatherer::new(self, handle, fetch, origin);
+        gatherer.parse = check::parse_history;
+        let ids = pdus.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+        let known = self.stored(handle, ids).await?;
+        for (pdu, known) in pdus.into_iter().zip(known) {
+            if !is_settled(known.as_ref()) {
+                gatherer.events.insert(pdu.event_id().to_owned(), pdu);
+            }
+        }
+        gatherer.missing_states(MOST_STATES_OF_HISTORY).await?;
+        gatherer.auth_events().await?;
+        Ok(gatherer.gathered())
+    }
+
+    /// Fetches the state before an event of the past, which was verified, and what is missing for both.
+    pub(super) async fn gather_point(
+        &self,
+        handle: &RoomHandle,
+        fetch: &dyn Fetch,
+        origin: &ServerName,
+        pdu: Pdu,
+    ) -> Result<Gathered, Failure> {
+        let mut gatherer = Gatherer::new(self, handle, fetch, origin);
+        gatherer.parse = check::parse_history;
+        let id = pdu.event_id().to_owned();
+        gatherer.events.insert(id.clone(), pdu);
+        if let Some(event) = event_id(&id)
+            && let Some(state) = gatherer.state_before(&event).await?
+        {
+            gatherer.states.insert(id, state);
+            gatherer.auth_events().await?;
+        }
+        Ok(gatherer.gathered())
     }
 
     /// Some servers of the room besides `origin` and this one.
@@ -165,9 +196,14 @@ impl Rooms {
     }
 }
 
-/// Whether an event has been judged, so that its successors can be.
+/// Whether an event has been judged, so that its successors can be. Not if it is part of an auth chain that was rejected by
+/// its own auth events: the state at it is not known.
 pub(super) fn is_settled(event: Option<&Arc<Event>>) -> bool {
-    event.is_some_and(|event| event.header.status != EventStatus::Outlier)
+    event.is_some_and(|event| match event.header.status {
+        EventStatus::Accepted | EventStatus::SoftFailed => true,
+        EventStatus::Rejected => event.header.after() != Root::EMPTY,
+        EventStatus::Outlier => false,
+    })
 }
 
 /// Whether an event was rejected. It is judged again when it comes again: the reason may be gone.
@@ -175,7 +211,40 @@ pub(super) fn is_rejected(event: Option<&Arc<Event>>) -> bool {
     event.is_some_and(|event| event.header.status == EventStatus::Rejected)
 }
 
-impl Gatherer<'_> {
+impl<'a> Gatherer<'a> {
+    fn new(
+        rooms: &'a Rooms,
+        handle: &'a RoomHandle,
+        fetch: &'a dyn Fetch,
+        origin: &ServerName,
+    ) -> Self {
+        Self {
+            rooms,
+            handle,
+            fetch,
+            servers: vec![origin.to_owned()],
+            parse: check::parse,
+            pushed: HashSet::new(),
+            events: HashMap::new(),
+            outliers: HashMap::new(),
+            states: HashMap::new(),
+            asked: HashSet::new(),
+            incomplete: false,
+        }
+    }
+
+    fn gathered(self) -> Gathered {
+        let outliers = self.outliers.keys().cloned().collect();
+        let mut all = self.events;
+        all.extend(self.outliers);
+        Gathered {
+            events: order::by_references(all),
+            outliers,
+            states: self.states,
+            incomplete: self.incomplete,
+        }
+    }
+
     /// Whether all is known that the events refer to.
     async fn is_complete(&self) -> Result<bool, Failure> {
         Ok(self.missing().await?.is_empty() && self.unknown_auth_events().await?.is_empty())
@@ -303,13 +372,13 @@ impl Gatherer<'_> {
         events
             .iter()
             .take(most)
-            .filter_map(|json| check::parse(self.handle, json).ok())
+            .filter_map(|json| (self.parse)(self.handle, json).ok())
             .map(|pdu| (pdu.event_id().to_owned(), pdu))
             .collect()
     }
 
     /// The states before predecessors that are still missing, and those predecessors themselves.
-    async fn missing_states(&mut self) -> Result<(), Failure> {
+    async fn missing_states(&mut self, most: usize) -> Result<(), Failure> {
         let missing = self.missing().await?;
         let pulled = |by: &Vec<String>| by.iter().any(|id| !self.pushed.contains(id));
         let wanted: BTreeSet<String> = missing
@@ -317,7 +386,7 @@ impl Gatherer<'_> {
             .filter(|(_, by)| pulled(by))
             .map(|(id, _)| id.clone())
             .collect();
-        for id in wanted.into_iter().take(MOST_STATES) {
+        for id in wanted.into_iter().take(most) {
             let Some(event) = event_id(&id) else { continue };
             self.fetch_single(HashSet::from([id.clone()])).await?;
             if let Some(state) = self.state_before(&event).await? {
@@ -363,7 +432,7 @@ impl Gatherer<'_> {
             Ok(answer) => {
                 let mut pdus = Vec::new();
                 for json in answer.state.iter().chain(&answer.auth_chain) {
-                    if let Ok(pdu) = check::parse(self.handle, json)
+                    if let Ok(pdu) = (self.parse)(self.handle, json)
                         && unknown.contains(pdu.event_id())
                     {
                         pdus.push(pdu);
@@ -421,7 +490,7 @@ impl Gatherer<'_> {
             for (id, answer) in answers {
                 match answer {
                     Ok(json) => {
-                        let pdu = check::parse(self.handle, &json).ok();
+                        let pdu = (self.parse)(self.handle, &json).ok();
                         match pdu.filter(|pdu| pdu.event_id() == id.as_str()) {
                             Some(pdu) => pdus.push(pdu),
                             None => wanted.push(id),

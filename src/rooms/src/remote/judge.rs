@@ -104,9 +104,40 @@ impl RoomGuard {
         pdu: &Pdu,
         fetched: &BTreeMap<String, Root>,
     ) -> Result<Verdict, Unjudged> {
+        let mut verdict = self.judge_past(pdu, fetched).await?;
+        if verdict.status == EventStatus::Accepted {
+            // 6. and 7. of the checks on receipt.
+            let mut checked = self.check_state(pdu, self.state().root()).await?;
+            if checked.is_ok() {
+                checked = self.check_policy(pdu).await?;
+            }
+            if let Err(reason) = checked {
+                verdict.status = EventStatus::SoftFailed;
+                verdict.reason = Some(reason);
+            }
+        }
+        Ok(verdict)
+    }
+
+    /// Judges an event by where it stands alone, whatever the room has become since: it is accepted or rejected. `fetched`
+    /// as in [`judge`](Self::judge).
+    pub(super) async fn judge_past(
+        &mut self,
+        pdu: &Pdu,
+        fetched: &BTreeMap<String, Root>,
+    ) -> Result<Verdict, Unjudged> {
         if pdu.prev_events().len() == 0 {
-            // Only the create event has none, and that of a room that is known is known.
-            return Err(Unjudged::Unconnected("it has no predecessors"));
+            // Only the create event has none. That of the room was checked when the room was met, and may be filled in.
+            let create = self.state().create().map(Pdu::event_id);
+            if create != Some(pdu.event_id()) {
+                return Err(Unjudged::Unconnected("it has no predecessors"));
+            }
+            return Ok(Verdict {
+                status: EventStatus::Accepted,
+                reason: None,
+                before: Root::EMPTY,
+                missing: Vec::new(),
+            });
         }
         let prev: Vec<String> = pdu.prev_events().map(str::to_owned).collect();
         let known = self.known(prev.clone()).await?;
@@ -125,22 +156,26 @@ impl RoomGuard {
             }
         }
         let before = self.resolve(&states).await?;
+        self.judge_by(pdu, before, missing).await
+    }
+
+    /// Judges an event by the state before it.
+    pub(super) async fn judge_by(
+        &self,
+        pdu: &Pdu,
+        before: Root,
+        missing: Vec<String>,
+    ) -> Result<Verdict, Unjudged> {
         let mut verdict = Verdict {
             status: EventStatus::Rejected,
             reason: None,
             before,
             missing,
         };
-        // 4. to 7. of the checks on receipt.
+        // 4. and 5. of the checks on receipt.
         if let Err(reason) = self.check_auth_events(pdu).await? {
             verdict.reason = Some(reason);
         } else if let Err(reason) = self.check_state(pdu, before).await? {
-            verdict.reason = Some(reason);
-        } else if let Err(reason) = self.check_state(pdu, self.state().root()).await? {
-            verdict.status = EventStatus::SoftFailed;
-            verdict.reason = Some(reason);
-        } else if let Err(reason) = self.check_policy(pdu).await? {
-            verdict.status = EventStatus::SoftFailed;
             verdict.reason = Some(reason);
         } else {
             verdict.status = EventStatus::Accepted;
@@ -243,13 +278,30 @@ impl RoomGuard {
         before: &[String],
         whole: bool,
     ) -> Result<Option<Root>, Failure> {
-        let mut entries: BTreeMap<Key, EventNum> = BTreeMap::new();
+        // Without the event itself it cannot be told whether it changed the state.
+        if self
+            .known(vec![id.to_owned()])
+            .await?
+            .iter()
+            .all(Option::is_none)
+        {
+            return Ok(None);
+        }
         let mut ids = before.to_vec();
         ids.push(id.to_owned());
+        self.state_of(ids, whole).await
+    }
+
+    /// The state of these events. Those that were rejected, are no state or could not be had are left out; if `whole`, none
+    /// may be missing, or there is no answer.
+    pub(super) async fn state_of(
+        &mut self,
+        ids: Vec<String>,
+        whole: bool,
+    ) -> Result<Option<Root>, Failure> {
+        let mut entries: BTreeMap<Key, EventNum> = BTreeMap::new();
         let events = self.known(ids).await?;
-        // Without the event itself it cannot be told whether it changed the state.
-        let known = events.iter().flatten().count();
-        if events.last().is_none_or(Option::is_none) || (whole && known < events.len()) {
+        if whole && events.iter().any(Option::is_none) {
             return Ok(None);
         }
         for event in events.into_iter().flatten() {
@@ -265,6 +317,25 @@ impl RoomGuard {
             .map(|(key, event)| (key, Some(event)))
             .unzip();
         self.change(Root::EMPTY, &keys, &events).await.map(Some)
+    }
+
+    /// Adds to `states` the states after those predecessors of an event that stay missing, as far as they were gathered.
+    pub(super) async fn add_states_before(
+        &mut self,
+        pdu: &Pdu,
+        gathered: &HashMap<String, Vec<String>>,
+        whole: bool,
+        states: &mut BTreeMap<String, Root>,
+    ) -> Result<(), Failure> {
+        for prev in pdu.prev_events() {
+            if let Some(state) = gathered.get(prev)
+                && !states.contains_key(prev)
+                && let Some(state) = self.state_after(prev, state, whole).await?
+            {
+                states.insert(prev.to_owned(), state);
+            }
+        }
+        Ok(())
     }
 
     /// The gaps of the room.
@@ -285,18 +356,28 @@ impl RoomGuard {
         fetched: &BTreeMap<String, Root>,
         progress: &mut Progress,
     ) -> Result<(), Unjudged> {
+        let verdict = self.judge(&incoming.pdu, fetched).await?;
+        self.admit_judged(incoming, verdict, progress).await
+    }
+
+    /// Takes an event in with what a verdict says of it.
+    pub(super) async fn admit_judged(
+        &mut self,
+        incoming: Incoming,
+        verdict: Verdict,
+        progress: &mut Progress,
+    ) -> Result<(), Unjudged> {
         let Incoming {
             pdu,
             known,
             place,
             is_stranger,
         } = incoming;
-        let verdict = self.judge(&pdu, fetched).await?;
         if let Some(reason) = &verdict.reason {
             let (event_id, status) = (pdu.event_id(), verdict.status);
             tracing::info!(event_id, ?status, reason, "event kept out of its room");
         }
-        let was_rejected = is_rejected(known.as_ref());
+        let was_rejected = is_rejected(known.as_ref()) && is_settled(known.as_ref());
         if verdict.status == EventStatus::Rejected && (is_stranger || was_rejected) {
             return Ok(());
         }
@@ -321,7 +402,12 @@ impl RoomGuard {
         if let Some(place) = place {
             let missing = progress.gaps.entry(place.segment).or_default();
             missing.retain(|id| *id != event.header.event_id);
-            missing.extend(verdict.missing);
+            for id in verdict.missing {
+                // Several events may name the same one.
+                if !missing.contains(&id) {
+                    missing.push(id);
+                }
+            }
         } else if let Some(place) = event.header.place.filter(|_| spot == Spot::AfterGap) {
             progress.gaps.insert(place.segment, verdict.missing);
         }
@@ -417,7 +503,7 @@ impl RoomGuard {
     }
 
     /// Prunes an event for which redactions have waited by the first of them that may do that.
-    async fn apply_awaited(
+    pub(super) async fn apply_awaited(
         &mut self,
         target: &Arc<Event>,
         progress: &mut Progress,

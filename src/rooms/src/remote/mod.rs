@@ -4,6 +4,7 @@
 //! before the guard is taken, through [`Fetch`]: the room is never locked while somebody else is waited for.
 
 mod acl;
+mod backfill;
 mod check;
 mod enter;
 mod fetch;
@@ -20,6 +21,7 @@ mod receive;
 mod serve;
 mod template;
 
+pub use backfill::{BackfillError, Backfilled};
 pub(crate) use check::{add_own, wanted_keys};
 pub use enter::{EnterError, JoinAnswer};
 pub use fetch::{Fetch, FetchError, Fetching, MissingEvents, StateEvents, StateIds, WantedKey};

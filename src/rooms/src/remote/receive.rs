@@ -146,14 +146,9 @@ impl Rooms {
             if is_settled(known.as_ref()) && !again {
                 continue;
             }
-            for prev in pdu.prev_events() {
-                if let Some(state) = gathered.states.get(prev)
-                    && !states.contains_key(prev)
-                    && let Some(state) = guard.state_after(prev, state, gathered.incomplete).await?
-                {
-                    states.insert(prev.to_owned(), state);
-                }
-            }
+            guard
+                .add_states_before(&pdu, &gathered.states, gathered.incomplete, &mut states)
+                .await?;
             let incoming = Incoming {
                 known,
                 place: places.get(&id).copied(),

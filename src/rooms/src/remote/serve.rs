@@ -4,18 +4,19 @@
 //! it can go on checking what builds on them.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    cell::OnceCell,
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
 
-use myelin_data::rooms::EventStatus;
+use myelin_data::rooms::{EventStatus, RoomMembers};
 use myelin_rules::{
     Membership, Pdu,
     visibility::{HistoryVisibility, Side, can_see_event},
 };
 use myelin_state::Root;
-use myelin_store::{StoreError, View};
-use myelin_types::{EventNum, Millis, RoomNum};
+use myelin_store::{Scan, StoreError, View};
+use myelin_types::{EventNum, Millis, RoomNum, StateKeyNum};
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
 use thiserror::Error;
 
@@ -28,6 +29,11 @@ use crate::{
 
 /// Most events of one answer.
 const MOST_EVENTS: usize = 100;
+/// How many generations back a walk goes at most, and how many events of one it looks at: rejected ones fill no answer.
+const MOST_GENERATIONS: usize = 1_000;
+const MOST_OF_A_GENERATION: usize = 500;
+/// How many memberships are looked up at once.
+const KEYS_A_READ: usize = 256;
 
 /// Why another server is told nothing.
 #[derive(Clone, Debug, Error)]
@@ -138,6 +144,38 @@ impl Rooms {
         .await
     }
 
+    /// An event (`GET /_matrix/federation/v1/event/{eventId}`) of whichever room the server is in.
+    pub async fn serve_event(
+        &self,
+        origin: OwnedServerName,
+        event_id: OwnedEventId,
+    ) -> Result<Pdu, ServeError> {
+        let (rooms, view) = (self.clone(), self.0.store.view());
+        tokio::task::spawn_blocking(move || {
+            // Its room is not named, and an event of another room is no answer: each of those is looked into that the server
+            // is in, which is one lookup, mostly answered by a filter in memory.
+            for num in rooms.rooms_of_server(&view, &origin)? {
+                if rooms.event_num(&view, num, &event_id)?.is_none()
+                    || !rooms.is_server_in_room(&view, num, &origin)?
+                    || !rooms.is_resident(&view, num)?
+                    || rooms.denies(&view, num, &origin)?
+                {
+                    continue;
+                }
+                let room = Served::open(&rooms, &view, num)?;
+                let event = room.view.event_by_id(&event_id)?;
+                let Some(event) = event.filter(|event| is_told(event)) else {
+                    continue;
+                };
+                let shown = room.shown(&origin, &[event])?;
+                return shown.into_iter().next().ok_or(ServeError::EventNotFound);
+            }
+            Err(ServeError::EventNotFound)
+        })
+        .await
+        .map_err(|_| Failure::CutShort)?
+    }
+
     /// The event nearest to a time that the server may see (`GET /_matrix/federation/v1/timestamp_to_event/{roomId}`): the
     /// first at or after it, or going backwards the last at or before it.
     pub async fn serve_timestamp(
@@ -150,7 +188,8 @@ impl Rooms {
         self.serve(origin, room, move |room, origin| {
             let mut known = HashMap::new();
             let sees = |event: &Event| room.sees(origin, event, &mut known);
-            nearest(&room.view, at, direction, sees)?.ok_or(ServeError::EventNotFound)
+            let found = nearest(&room.view, at, direction, sees)?;
+            Ok(found.ok_or(ServeError::EventNotFound)?.1)
         })
         .await
     }
@@ -198,6 +237,8 @@ struct Served<'a> {
     rooms: &'a Rooms,
     store: &'a View,
     view: RoomView<'a>,
+    /// The keys of the memberships of the asking server's users, once they were needed.
+    users: OnceCell<Vec<StateKeyNum>>,
 }
 
 impl<'a> Served<'a> {
@@ -206,6 +247,7 @@ impl<'a> Served<'a> {
             rooms,
             store,
             view: RoomView::open(rooms, store, room)?,
+            users: OnceCell::new(),
         })
     }
 
@@ -231,30 +273,31 @@ impl<'a> Served<'a> {
             .ok_or(ServeError::EventNotFound)
     }
 
-    /// Events by id and those before them, breadth-first.
+    /// Events by id and those before them, breadth-first. Rejected ones are not told, but what is before them is.
     fn walk_back(&self, from: Vec<String>, walk: &Walk<'_>) -> Result<Vec<Arc<Event>>, StoreError> {
         let mut seen: HashSet<String> = HashSet::new();
-        let mut left: VecDeque<String> = from.into();
+        let mut next = from;
         let mut events = Vec::new();
-        while let Some(id) = left.pop_front() {
-            if events.len() >= walk.most {
+        for _ in 0..MOST_GENERATIONS {
+            next.retain(|id| !walk.stop.contains(id.as_str()) && seen.insert(id.clone()));
+            next.truncate(MOST_OF_A_GENERATION);
+            if next.is_empty() {
                 break;
             }
-            if walk.stop.contains(id.as_str()) || !seen.insert(id.clone()) {
-                continue;
+            for event in self.by_ids(&std::mem::take(&mut next))? {
+                let judged = event.header.status != EventStatus::Outlier;
+                if !judged || event.pdu.depth() < walk.min_depth {
+                    continue;
+                }
+                next.extend(event.pdu.prev_events().map(str::to_owned));
+                if event.header.status == EventStatus::Rejected {
+                    continue;
+                }
+                if events.len() >= walk.most {
+                    return Ok(events);
+                }
+                events.push(event);
             }
-            let Some(event) = self.by_ids(&[id])?.pop() else {
-                continue;
-            };
-            let judged = matches!(
-                event.header.status,
-                EventStatus::Accepted | EventStatus::SoftFailed
-            );
-            if !judged || event.pdu.depth() < walk.min_depth {
-                continue;
-            }
-            left.extend(event.pdu.prev_events().map(str::to_owned));
-            events.push(event);
         }
         Ok(events)
     }
@@ -287,6 +330,11 @@ impl<'a> Served<'a> {
         {
             return Ok(true);
         }
+        if event.header.status == EventStatus::Outlier && !event.is_point() {
+            // The state around it is not known. As a part of the room's states and auth chains every server in it is told
+            // of it anyhow.
+            return Ok(event.pdu.state_key().is_some());
+        }
         let mut side = |state: Root| {
             if let Some(side) = known.get(&state) {
                 return Ok(*side);
@@ -307,36 +355,62 @@ impl<'a> Served<'a> {
             Some(num) => HistoryVisibility::of(Some(&self.view.event(num)?.pdu)),
             None => HistoryVisibility::default(),
         };
-        let mut membership = Membership::Leave;
         // The others do not depend on memberships.
-        if matches!(
-            visibility,
-            HistoryVisibility::Invited | HistoryVisibility::Joined
-        ) {
-            for (_, num) in self.view.member_entries(state)? {
-                let member = self.view.event(num)?;
-                let user = member
-                    .pdu
-                    .state_key()
-                    .and_then(|user| UserId::parse(user).ok());
-                if member.pdu.event_type() != MEMBER
-                    || user.is_none_or(|user| user.server_name() != origin)
-                {
-                    continue;
-                }
-                match Membership::of(&member.pdu) {
-                    Membership::Join => {
-                        membership = Membership::Join;
-                        break;
-                    }
-                    Membership::Invite => membership = Membership::Invite,
-                    _ => {}
-                }
+        let membership = match visibility {
+            HistoryVisibility::Invited | HistoryVisibility::Joined => {
+                self.membership(origin, state)?
             }
-        }
+            HistoryVisibility::WorldReadable | HistoryVisibility::Shared => Membership::Leave,
+        };
         Ok(Side {
             visibility,
             membership,
         })
     }
+
+    /// The membership in a state of whichever user of a server sees most by it.
+    fn membership(&self, origin: &ServerName, state: Root) -> Result<Membership, StoreError> {
+        let keys = if let Some(keys) = self.users.get() {
+            keys
+        } else {
+            let keys = self.user_keys(origin)?;
+            self.users.get_or_init(|| keys)
+        };
+        let mut membership = Membership::Leave;
+        for keys in keys.chunks(KEYS_A_READ) {
+            let nums = self.view.state_nums(state, keys)?;
+            let nums: Vec<EventNum> = nums.into_iter().flatten().collect();
+            for member in self.view.events(&nums)? {
+                match Membership::of(&member.pdu) {
+                    Membership::Join => return Ok(Membership::Join),
+                    Membership::Invite => membership = Membership::Invite,
+                    _ => {}
+                }
+            }
+        }
+        Ok(membership)
+    }
+
+    /// The keys of the memberships of all users of a server who are or were in the room, in ascending order.
+    fn user_keys(&self, origin: &ServerName) -> Result<Vec<StateKeyNum>, StoreError> {
+        let interner = self.rooms.interner();
+        let mut keys = Vec::new();
+        for key in self
+            .store
+            .keys::<RoomMembers>(Scan::prefix(&self.view.num()))
+        {
+            let (_, _, user) = key?;
+            let user = interner.user_id(self.store, user)?;
+            if user.server_name() == origin {
+                keys.extend(interner.find_state_key(self.store, MEMBER, user.as_str())?);
+            }
+        }
+        keys.sort_unstable();
+        Ok(keys)
+    }
+}
+
+/// Whether other servers are told of an event at all. A rejected one is none of the room's.
+fn is_told(event: &Event) -> bool {
+    event.header.status != EventStatus::Rejected
 }

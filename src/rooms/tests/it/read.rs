@@ -36,6 +36,7 @@ fn query(direction: Direction) -> MessagesQuery {
         direction,
         limit: Some(1_000),
         filter: RoomEventFilter::default(),
+        crossed: Vec::new(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Events and joins of another server, which is played by a key, a few builders and a [`Fetch`] in memory.
 
+mod backfill;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
@@ -45,6 +47,8 @@ pub(crate) struct Elsewhere {
     events: Mutex<HashMap<String, Pdu>>,
     /// What `get_missing_events` may give.
     missing: Mutex<Vec<Pdu>>,
+    /// What `backfill` may give.
+    history: Mutex<Vec<Pdu>>,
     /// What `state_ids` answers, for any event.
     state: Mutex<Option<Vec<Pdu>>>,
     asked: Mutex<Vec<String>>,
@@ -109,6 +113,29 @@ impl Fetch for Elsewhere {
                 found.extend(next.cloned());
             }
             Ok(found.iter().map(raw).collect())
+        })
+    }
+
+    fn backfill<'a>(
+        &'a self,
+        _: &'a ServerName,
+        _: &'a RoomId,
+        from: &'a [OwnedEventId],
+        limit: usize,
+    ) -> Fetching<'a, Result<Vec<Box<RawValue>>, FetchError>> {
+        Box::pin(async move {
+            self.asked.lock().push("backfill".to_owned());
+            let history = self.history.lock();
+            let mut wanted: Vec<String> = from.iter().map(ToString::to_string).collect();
+            let mut found = Vec::new();
+            while let Some(id) = wanted.pop() {
+                let event = history.iter().find(|event| event.event_id() == id);
+                if let Some(event) = event.filter(|_| found.len() < limit) {
+                    found.push(raw(event));
+                    wanted.extend(event.prev_events().map(str::to_owned));
+                }
+            }
+            Ok(found)
         })
     }
 

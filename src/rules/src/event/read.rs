@@ -44,8 +44,25 @@ impl Pdu {
         Self::from_object(version, canonical::parse_object(json, numbers)?)
     }
 
+    /// As [`Self::parse`], for an event from a room's past: however many events it refers to. Old servers sent events that
+    /// would be refused today (server-server specification, "Backfilling and retrieving missing events").
+    pub fn parse_history(version: RoomVersion, json: &[u8]) -> Result<Self, ParseError> {
+        let numbers = version.rules().numbers();
+        let object = canonical::parse_object(json, numbers)?;
+        Self::from_limited(version, object, usize::MAX, usize::MAX)
+    }
+
     /// As [`Self::parse`], from an object that is decoded already.
-    pub fn from_object(version: RoomVersion, mut object: Object) -> Result<Self, ParseError> {
+    pub fn from_object(version: RoomVersion, object: Object) -> Result<Self, ParseError> {
+        Self::from_limited(version, object, MAX_PREV_EVENTS, MAX_AUTH_EVENTS)
+    }
+
+    fn from_limited(
+        version: RoomVersion,
+        mut object: Object,
+        max_prev_events: usize,
+        max_auth_events: usize,
+    ) -> Result<Self, ParseError> {
         let rules = version.rules();
         object.remove("unsigned");
         let json = canonical::object_to_string(&object, rules.numbers())?;
@@ -74,7 +91,7 @@ impl Pdu {
             }
         };
         let event = Self::read(version, event_id.as_deref(), json)?;
-        event.0.check(rules)?;
+        event.0.check(rules, max_prev_events, max_auth_events)?;
         // The content is decoded already, and whoever checks the event will look at it.
         if let Some(serde_json::Value::Object(content)) = object.remove("content") {
             let _ = event.0.object.set(content);
@@ -161,14 +178,19 @@ impl Pdu {
         if inner.json.len() > MAX_EVENT_BYTES {
             return Err(ParseError::TooLarge);
         }
-        inner.check(inner.version.rules())?;
+        inner.check(inner.version.rules(), MAX_PREV_EVENTS, MAX_AUTH_EVENTS)?;
         Ok(Self(Arc::new(inner)))
     }
 }
 
 impl Inner {
     /// The limits on the fields, and their grammar.
-    fn check(&self, rules: &Rules) -> Result<(), ParseError> {
+    fn check(
+        &self,
+        rules: &Rules,
+        max_prev_events: usize,
+        max_auth_events: usize,
+    ) -> Result<(), ParseError> {
         let strings = [
             ("event_id", Some(&self.event_id)),
             ("room_id", Some(&self.room_id)),
@@ -194,8 +216,8 @@ impl Inner {
             return Err(ParseError::Malformed("depth"));
         }
         let lists = [
-            ("prev_events", &self.prev_events, MAX_PREV_EVENTS),
-            ("auth_events", &self.auth_events, MAX_AUTH_EVENTS),
+            ("prev_events", &self.prev_events, max_prev_events),
+            ("auth_events", &self.auth_events, max_auth_events),
         ];
         for (name, ids, limit) in lists {
             if ids.len() > limit {

@@ -31,11 +31,11 @@ sync, nothing new in 200 rooms                        0     0        0      0   
 sync, a message in one of 200 rooms                   0     0        0      0     9      5     1
 first sync, 20 rooms                                  0     0        0      0   106    121   180
 first sync, 20 rooms, lazy members                    0     0        0      0   106    121   180
-messages, 50                                          0     0        0      0     3      1    51
+messages, 50                                          0     0        0      0     3      2    51
 members, 101                                          0     0        0      0     2      0     0
 event                                                 0     0        0      0     2      0     0
 event, cold                                           0     0        0      0    10      0     0
-messages, 50, cold                                    0     0        0      0    53      1    51
+messages, 50, cold                                    0     0        0      0    53      2    51
 members, 101, cold                                    0     0        0      0   114      0     0
 sync, 51 new in one of 2 rooms, cold                  0     0        0      0    22     11    22
 sync, nothing new in 200 rooms, cold                  0     0        0      0     1    402   400

@@ -11,7 +11,7 @@ use myelin_store::{Batch, Scan, StoreError, View};
 use myelin_types::{Pos, RoomNum, UserNum};
 use ruma::{EventId, OwnedUserId};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{Accounts, Failure, change::Step};
 
@@ -21,6 +21,8 @@ pub const FULLY_READ: &str = "m.fully_read";
 pub const IGNORED_USERS: &str = "m.ignored_user_list";
 /// The push rules; set by their own endpoints.
 pub const PUSH_RULES: &str = "m.push_rules";
+/// Whether a user wants invitations.
+const INVITE_PERMISSION: &str = "m.invite_permission_config";
 /// The tags of a room.
 pub const TAGS: &str = "m.tag";
 
@@ -112,6 +114,13 @@ impl Accounts {
         }
         let row = view.get::<AccountData>(&(user, room, kind.to_owned()))?;
         Ok(row.map(|row| row.json))
+    }
+
+    /// Whether a user wants no invitations. Spec: client-server API, "Invite permission".
+    pub fn blocks_invitations(&self, view: &View, user: UserNum) -> Result<bool, StoreError> {
+        let config = self.account_data(view, user, RoomNum::NONE, INVITE_PERMISSION)?;
+        let config = config.and_then(|config| serde_json::from_str::<Value>(config.get()).ok());
+        Ok(config.is_some_and(|config| config["default_action"] == "block"))
     }
 
     /// All account data of a room or ([`RoomNum::NONE`]) all that is global, push rules included.

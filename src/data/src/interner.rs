@@ -452,6 +452,11 @@ impl Interner {
         Ok(Some(num))
     }
 
+    /// Says that the number of a room is another one now, by a batch that is durable.
+    pub fn renumbered(&self, room: &str, num: RoomNum) {
+        self.0.room_by_id.insert(room.to_owned(), num);
+    }
+
     /// What does not change about a room.
     ///
     /// # Errors

@@ -240,6 +240,12 @@ impl Place {
         index: i64::MIN,
     };
 
+    /// In no timeline: of memberships in rooms that the server knows only from outside. Segments begin with 1.
+    pub const NOWHERE: Place = Place {
+        segment: 0,
+        index: 0,
+    };
+
     /// The following place of the same segment.
     #[must_use]
     pub fn next(self) -> Place {
@@ -551,7 +557,8 @@ pub struct UserRoom {
     pub membership: Membership,
     /// The membership event.
     pub event: EventNum,
-    /// Where that event stands in the timeline.
+    /// Where that event stands in the timeline; [`Place::NOWHERE`] if it came from outside of what this server has of the
+    /// room.
     pub place: Place,
     /// Where the event stands that began the membership: changes of the profile do not begin it anew.
     pub entered: Place,

@@ -16,16 +16,20 @@ pub enum Shown {
     /// Events of a room that this server takes part in, in the order in which they are shown. The membership event itself
     /// is the last.
     Events(Vec<EventNum>),
-    /// Stripped state events as text, a JSON list: of a room whose events this server does not have, as the inviting
-    /// server wrote them. Rows of version 1 are of this kind too.
-    Raw(RawJson),
+    /// Of a room whose events this server does not have: what it was told. Rows of version 1 are of this kind too.
+    Raw {
+        /// Stripped state events as text, a JSON list.
+        events: RawJson,
+        /// The names of servers that are in the room, as far as they were told: those to ask for it.
+        via: Vec<String>,
+    },
 }
 
 const EVENTS: u8 = 0;
 const RAW: u8 = 1;
 
 impl Value for Shown {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 
     fn encode(&self, writer: &mut Writer) {
         match self {
@@ -33,9 +37,10 @@ impl Value for Shown {
                 writer.u8(EVENTS);
                 writer.postcard(events);
             }
-            Shown::Raw(json) => {
+            Shown::Raw { events, via } => {
                 writer.u8(RAW);
-                json.encode(writer);
+                writer.postcard(via);
+                events.encode(writer);
             }
         }
     }
@@ -43,15 +48,24 @@ impl Value for Shown {
     fn decode(version: u8, parser: &mut Parser<'_>) -> Result<Self, CodecError> {
         match version {
             // Copies of the events as they stood.
-            1 => RawJson::decode(1, parser).map(Shown::Raw),
-            2 => match parser.u8()? {
+            1 => raw(parser, Vec::new()),
+            2 | 3 => match parser.u8()? {
                 EVENTS => parser.postcard().map(Shown::Events),
-                RAW => RawJson::decode(RawJson::VERSION, parser).map(Shown::Raw),
+                RAW if version == 2 => raw(parser, Vec::new()),
+                RAW => {
+                    let via = parser.postcard()?;
+                    raw(parser, via)
+                }
                 _ => Err(CodecError::Invalid("what is shown of a room")),
             },
             other => Err(CodecError::UnknownVersion(other)),
         }
     }
+}
+
+fn raw(parser: &mut Parser<'_>, via: Vec<String>) -> Result<Shown, CodecError> {
+    let events = RawJson::decode(RawJson::VERSION, parser)?;
+    Ok(Shown::Raw { events, via })
 }
 
 #[cfg(test)]
@@ -76,14 +90,18 @@ mod tests {
         Ok(shown)
     }
 
-    fn raw() -> RawJson {
+    fn told() -> RawJson {
         RawJson::of(&json!([{"type": "m.room.name", "content": {"name": "x"}}])).expect("JSON")
     }
 
     #[test]
     fn both_kinds_round_trip() {
         let events = Shown::Events([1, 300, u64::MAX].map(EventNum).into());
-        for shown in [Shown::Events(Vec::new()), events, Shown::Raw(raw())] {
+        let outside = Shown::Raw {
+            events: told(),
+            via: vec!["a.org".to_owned(), "b.org".to_owned()],
+        };
+        for shown in [Shown::Events(Vec::new()), events, outside] {
             let bytes = encoded(&shown);
             assert_eq!(decoded(Shown::VERSION, &bytes).expect("decodes"), shown);
         }
@@ -92,9 +110,16 @@ mod tests {
     }
 
     #[test]
-    fn copies_of_the_first_version_are_read() {
-        let bytes = encoded(&raw());
-        assert_eq!(decoded(1, &bytes).expect("decodes"), Shown::Raw(raw()));
+    fn copies_of_earlier_versions_are_read() {
+        let shown = Shown::Raw {
+            events: told(),
+            via: Vec::new(),
+        };
+        let bytes = encoded(&told());
+        assert_eq!(decoded(1, &bytes).expect("decodes"), shown);
+        let mut second = vec![super::RAW];
+        second.extend(bytes);
+        assert_eq!(decoded(2, &second).expect("decodes"), shown);
     }
 
     #[test]

@@ -8,11 +8,19 @@ mod backfill;
 mod error;
 mod event;
 mod event_auth;
+mod exchange_third_party_invite;
 mod extract;
+mod invite;
+mod invite_v1;
 mod key_server;
 mod make_join;
+mod make_knock;
+mod make_leave;
 mod missing_events;
+mod onbind;
 mod openid_userinfo;
+#[cfg(test)]
+mod outsiders;
 mod query;
 mod query_directory;
 mod query_profile;
@@ -21,6 +29,9 @@ mod routes;
 mod send;
 mod send_join;
 mod send_join_v1;
+mod send_knock;
+mod send_leave;
+mod send_leave_v1;
 mod state;
 mod state_ids;
 #[cfg(test)]
@@ -31,8 +42,11 @@ mod version;
 use axum::Router;
 use myelin_federation::Federation;
 use ruma::api::federation::{
-    authorization::get_event_authorization, backfill::get_backfill, discovery, event as reading,
-    membership, openid, query as asking, transactions,
+    authorization::get_event_authorization,
+    backfill::get_backfill,
+    discovery, event as reading, membership, openid, query as asking,
+    thirdparty::{bind_callback, exchange_invite},
+    transactions,
 };
 
 pub use error::Refusal;
@@ -55,6 +69,15 @@ fn routes() -> Routes {
         .operation::<membership::prepare_join_event::v1::Request, _, _>(make_join::get)
         .operation::<membership::create_join_event::v2::Request, _, _>(send_join::put)
         .operation::<send_join_v1::Request, _, _>(send_join_v1::put)
+        .operation::<membership::prepare_leave_event::v1::Request, _, _>(make_leave::get)
+        .operation::<send_leave_v1::Request, _, _>(send_leave_v1::put)
+        .operation::<membership::create_leave_event::v2::Request, _, _>(send_leave::put)
+        .operation::<membership::prepare_knock_event::v1::Request, _, _>(make_knock::get)
+        .operation::<membership::create_knock_event::v1::Request, _, _>(send_knock::put)
+        .operation::<invite_v1::Request, _, _>(invite_v1::put)
+        .operation::<invite::Request, _, _>(invite::put)
+        .operation::<exchange_invite::v1::Request, _, _>(exchange_third_party_invite::put)
+        .operation::<bind_callback::v1::Request, _, _>(onbind::put)
         .operation::<transactions::send_transaction_message::v1::Request, _, _>(send::put)
         .operation::<reading::get_missing_events::v1::Request, _, _>(missing_events::post)
         .operation::<reading::get_room_state::v1::Request, _, _>(state::get)
@@ -95,8 +118,9 @@ mod tests {
             "/_matrix/key/v2/server",
             "/_matrix/federation/v1/version",
             "/_matrix/federation/v1/openid/userinfo",
+            "/_matrix/federation/v1/3pid/onbind",
         ];
-        assert_eq!(here.table.len(), 16);
+        assert_eq!(here.table.len(), 25);
         for route in &here.table {
             let is_public = public.contains(&route.path);
             assert_eq!(route.access == Access::Public, is_public, "{}", route.path);

@@ -37,11 +37,12 @@ pub(crate) struct Here {
     router: Router,
     /// What it serves.
     pub(crate) table: Vec<Route>,
-    rooms: Rooms,
+    pub(crate) rooms: Rooms,
+    pub(crate) federation: Federation,
     accounts: Accounts,
     /// Its clock, which stands still until a test moves it.
     pub(crate) clock: Arc<MockClock>,
-    there: Signer,
+    pub(crate) there: Signer,
     _dir: TempDir,
 }
 
@@ -153,12 +154,13 @@ impl Here {
             random,
         };
         let federation = Federation::new(&config.federation, parts).expect("the settings are good");
-        let (router, table) = router(federation);
+        let (router, table) = router(federation.clone());
         Here {
             router,
             table,
             rooms,
             accounts,
+            federation,
             clock: mock,
             there,
             _dir: dir,

@@ -16,6 +16,7 @@ mod history;
 mod inbound;
 pub mod join;
 mod keys;
+mod membership;
 mod outbound;
 mod policy;
 mod query;
@@ -35,6 +36,7 @@ use myelin_rules::{Object, Signer};
 use myelin_store::Store;
 use myelin_types::{Clock, Random};
 use ruma::{OwnedServerName, ServerName};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use auth::{Authorization, Signed};
@@ -44,6 +46,9 @@ use discovery::route::Ports;
 pub use dns::DnsError;
 pub use inbound::{Kind, MAX_EDUS, MAX_PDUS, Permit, TooMuch, Transaction, TransactionError};
 pub use keys::KeyError;
+pub use membership::{
+    BoundInvite, ExchangeError, InviteError, KnockError, MOST_BOUND, ReceiveInviteError,
+};
 pub use outbound::{Edu, EphemeralKey, Outbound};
 pub use query::{LookUpProfileError, QueryError, ResolveAliasError, ResolvedAlias};
 pub use tls::ClientError;
@@ -67,6 +72,8 @@ struct Inner {
     answers: query::Answers,
     joining: join::Joining,
     fills: history::Fills,
+    /// How many bindings of addresses may still be dealt with.
+    bindings: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
@@ -168,6 +175,7 @@ impl Federation {
             accounts,
             answers: query::Answers::new(Arc::clone(&clock)),
             fills: history::Fills::new(&clock),
+            bindings: Arc::new(Semaphore::new(membership::BINDINGS_AT_ONCE)),
             clock,
             random,
             inbound: inbound::Inbound::new(settings),

@@ -94,7 +94,8 @@ pub struct CreateRoom {
     pub topic: Option<String>,
     /// The localpart of an alias to make.
     pub room_alias_name: Option<String>,
-    /// Who is invited.
+    /// Who is invited. Users of other servers get what the room's settings give to those who are invited, and no
+    /// invitation: their servers have to sign those, once the room is there.
     pub invite: Vec<Invitee>,
     /// Whether the invitations are marked as those of a direct chat.
     pub is_direct: bool,
@@ -138,8 +139,8 @@ pub enum CreateRoomError {
     /// A canonical alias in `initial_state` is one that the room cannot have.
     #[error(transparent)]
     CanonicalAlias(#[from] CanonicalAliasError),
-    /// Somebody of another server was to be invited, and this server does not federate.
-    #[error("{0} is a user of another server, which cannot be reached")]
+    /// The room was to begin with a membership of somebody of another server.
+    #[error("{0} is a user of another server")]
     RemoteInvitee(OwnedUserId),
     /// `creation_content`, `initial_state` or `power_level_content_override` make a room that its own rules refuse, or
     /// that its creator could not use (`M_INVALID_ROOM_STATE`).
@@ -212,13 +213,6 @@ impl Rooms {
             Some(name) => Some(self.free_alias(name).await?),
             None => None,
         };
-        if let Some(remote) = request
-            .invite
-            .iter()
-            .find(|invitee| !self.is_local(&invitee.user_id))
-        {
-            return Err(CreateRoomError::RemoteInvitee(remote.user_id.clone()));
-        }
         self.check_initial_state(&request, alias.as_ref())?;
         let plan = Plan::of(request, version, alias);
         self.number_all(&plan).await?;
@@ -485,7 +479,9 @@ impl Plan {
                 .append(Draft::state(creator, "m.room.topic", "", content))
                 .await?;
         }
-        for invitee in &self.request.invite {
+        let rooms = guard.rooms.clone();
+        let invited = self.request.invite.iter();
+        for invitee in invited.filter(|invitee| rooms.is_local(&invitee.user_id)) {
             let mut content = content(Membership::Invite, Some(&invitee.profile), None);
             if self.request.is_direct {
                 content.insert("is_direct".to_owned(), true.into());

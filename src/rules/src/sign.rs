@@ -264,6 +264,35 @@ pub enum VerifyError {
     Malformed,
 }
 
+/// Verifies that one server has signed an event, whether or not the rules require it. Says nothing of the content hash.
+pub fn verify_signer(event: &Pdu, server: &str, keys: &VerifyKeys) -> Result<(), VerifyError> {
+    let malformed = |_| VerifyError::Malformed;
+    let members = Members::of(event.json()).ok_or(VerifyError::Malformed)?;
+    let signatures = members.get("signatures").ok_or(VerifyError::Malformed)?;
+    let signatures: Signatures =
+        serde_json::from_str(signatures).map_err(|_| VerifyError::Malformed)?;
+    let text = hash::signed_text(event.version(), event.json()).map_err(malformed)?;
+    verify_event_signer(event, server, keys, &signatures, &text)
+}
+
+fn verify_event_signer(
+    event: &Pdu,
+    server: &str,
+    keys: &VerifyKeys,
+    signatures: &Signatures,
+    text: &str,
+) -> Result<(), VerifyError> {
+    let known = keys.get(server);
+    let key = |id: &str| {
+        known?
+            .get(id)
+            .filter(|key| key.counts_for(event))
+            .map(|key| key.key)
+    };
+    let of_server = signatures.get(server).into_iter().flatten();
+    verify_signatures(of_server, key, text.as_bytes(), server)
+}
+
 /// Verifies the signatures that the event's room version requires, and then its content hash.
 pub fn verify(event: &Pdu, keys: &VerifyKeys) -> Result<Verified, VerifyError> {
     let malformed = |_| VerifyError::Malformed;
@@ -273,15 +302,7 @@ pub fn verify(event: &Pdu, keys: &VerifyKeys) -> Result<Verified, VerifyError> {
         serde_json::from_str(signatures).map_err(|_| VerifyError::Malformed)?;
     let text = hash::signed_text(event.version(), event.json()).map_err(malformed)?;
     for server in required_signers(event) {
-        let known = keys.get(&server);
-        let key = |id: &str| {
-            known?
-                .get(id)
-                .filter(|key| key.counts_for(event))
-                .map(|key| key.key)
-        };
-        let of_server = signatures.get(&server).into_iter().flatten();
-        verify_signatures(of_server, key, text.as_bytes(), &server)?;
+        verify_event_signer(event, &server, keys, &signatures, &text)?;
     }
 
     let hash = hash::content_hash(event.json()).map_err(malformed)?;

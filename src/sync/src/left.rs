@@ -20,6 +20,14 @@ pub(crate) fn left_room(
     notes: &mut Notes,
 ) -> Result<Option<LeftRoom>, StoreError> {
     let departure = Departure::of(room, relation)?;
+    if relation.place == Place::NOWHERE && !(context.full_state && departure.is_some()) {
+        return outside(context, room, relation, notes).map(Some);
+    }
+    // What came from outside after a stay is in no timeline, which ends where the stay did.
+    let place = match departure {
+        Some(departure) if relation.place == Place::NOWHERE => departure.place,
+        _ => relation.place,
+    };
     let access = departure.map_or(Access::None(Some(relation.membership)), Access::Departed);
     let known = match context.since {
         Some(since) => room.end_at(since.pos)?,
@@ -36,14 +44,14 @@ pub(crate) fn left_room(
         }
         // An old stay, asked for again in full: its state, and no timeline that the client has seen.
         Some(departure) if context.full_state && !context.is_new(relation.pos) => {
-            (relation.place.next(), Root::EMPTY, Some(departure))
+            (place.next(), Root::EMPTY, Some(departure))
         }
         // He was never in, or the client knows that he left; only his membership is news.
-        _ => (relation.place, Root::EMPTY, None),
+        _ => (place, Root::EMPTY, None),
     };
     let span = Span {
         start,
-        end: relation.place.next(),
+        end: place.next(),
     };
     let mut sight = Sight::new(room, access, context.viewer)?;
     let mut recent = timeline::recent(context, room, &mut sight, span)?;
@@ -106,4 +114,35 @@ pub(crate) fn left_room(
         left.state = state;
     }
     Ok(Some(left))
+}
+
+/// What the client is told when an invitation or a knock has ended that came to nothing, in a room that this server is not
+/// in: the event that ended it.
+fn outside(
+    context: &Context<'_>,
+    room: &RoomView<'_>,
+    relation: &UserRoom,
+    notes: &mut Notes,
+) -> Result<LeftRoom, StoreError> {
+    let shaper = Shaper::new(room, context.viewer, context.filters.format)
+        .with_fields(context.filters.fields);
+    let event = room.event(relation.event)?;
+    let wanted = context.filters.timeline.takes_room(room.room_id())
+        && context.filters.timeline.takes(&event);
+    let events = if wanted {
+        shaper.state(&[event])?
+    } else {
+        Vec::new()
+    };
+    if unread::is_saved(room, context.viewer.user)? {
+        notes.unread.gone.push(room.num());
+    }
+    Ok(LeftRoom {
+        timeline: Timeline {
+            events,
+            limited: false,
+            prev_batch: None,
+        },
+        ..LeftRoom::default()
+    })
 }

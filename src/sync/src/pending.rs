@@ -33,7 +33,16 @@ pub(crate) fn add_rooms(
     if pending.is_empty() {
         return Ok(());
     }
-    let pending = without_ignored(context, pending)?;
+    let mut pending = without_ignored(context, pending)?;
+    let waits = |relation: &UserRoom| relation.membership == Membership::Invite;
+    if pending.iter().any(|(_, relation)| waits(relation))
+        && context
+            .sync
+            .accounts
+            .blocks_invitations(context.view, context.viewer.user)?
+    {
+        pending.retain(|(_, relation)| !waits(relation));
+    }
 
     let nums: Vec<RoomNum> = pending.iter().map(|(room, _)| room.num()).collect();
     let rooms = &context.sync.rooms;

@@ -4,6 +4,7 @@
 
 use axum::extract::State;
 use myelin_accounts::{Accounts, Deactivation, Flow, Operation as Confirmed, Stage};
+use myelin_federation::Federation;
 use myelin_rooms::{Failure, Rooms};
 use myelin_types::UserNum;
 use ruma::{
@@ -54,6 +55,7 @@ struct Body {
 pub(crate) async fn deactivate(
     State(accounts): State<Accounts>,
     State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     call: Call<AccessToken>,
 ) -> Result<Reply<Response>> {
     let body: Body = call.json()?;
@@ -68,6 +70,8 @@ pub(crate) async fn deactivate(
     end_account(&accounts, &rooms, caller.user, &caller.user_id, body.erase)
         .await
         .map_err(refuse)?;
+    let declined = federation.decline_all(&caller.user_id).await;
+    declined.map_err(|failure| refuse(failure.into()))?;
     // Nothing was ever bound at an identity server from here, so that there is nothing to unbind.
     Ok(Reply(Response::new(ThirdPartyIdRemovalStatus::Success)))
 }

@@ -4,7 +4,8 @@
 
 use axum::extract::State;
 use myelin_accounts::Accounts;
-use myelin_rooms::{Invite, InviteError, Rooms};
+use myelin_federation::Federation;
+use myelin_rooms::{Invite, Rooms};
 use ruma::api::{
     client::membership::invite_user::v3::{
         InvitationRecipient, InviteUserId, Request as Operation, Response,
@@ -12,24 +13,18 @@ use ruma::api::{
     error::ErrorKind,
 };
 
+use super::refuse_invitation;
 use crate::{
     error::{Refusal, Result},
     extract::{Reply, Request},
-    shared::{not_in_room, profile, refuse_append, remote_user},
+    shared::profile,
 };
-
-fn refuse(error: InviteError) -> Refusal {
-    match error {
-        InviteError::RoomNotFound => not_in_room(),
-        InviteError::RemoteTarget(user) => remote_user(&user),
-        InviteError::Append(error) => refuse_append(error),
-    }
-}
 
 /// Invites a user.
 pub(crate) async fn invite(
     State(rooms): State<Rooms>,
     State(accounts): State<Accounts>,
+    State(federation): State<Federation>,
     request: Request<Operation>,
 ) -> Result<Reply<Response>> {
     let invitation = request.body;
@@ -45,7 +40,7 @@ pub(crate) async fn invite(
         ..
     } = recipient;
     let profile = profile(&rooms, &accounts, &target).await?;
-    rooms
+    federation
         .invite(Invite {
             room_id: invitation.room_id,
             sender: request.caller.user_id,
@@ -55,13 +50,13 @@ pub(crate) async fn invite(
             is_direct: false,
         })
         .await
-        .map_err(refuse)?;
+        .map_err(refuse_invitation)?;
     Ok(Reply(Response::new()))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use crate::testing::{Server, encode, in_room, text};
 
@@ -157,6 +152,32 @@ mod tests {
                 .await
                 .refused(status, errcode);
         }
+    }
+
+    #[tokio::test]
+    async fn whoever_wants_no_invitations_gets_none() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let path = "/user/@bob:hs1/account_data/m.invite_permission_config";
+        let block = json!({ "default_action": "block" });
+        server.put(path, &bob, &block).await.ok();
+        let room = server.room(&alice, &json!({})).await;
+        server
+            .act("invite", &room, &alice, &bob)
+            .await
+            .refused(403, "M_INVITE_BLOCKED");
+        let member = format!("m.room.member/{}", encode(&bob.id));
+        let content = json!({ "membership": "invite" });
+        server
+            .set_state(&room, &alice, &member, &content)
+            .await
+            .refused(403, "M_INVITE_BLOCKED");
+        server.put(path, &bob, &json!({})).await.ok();
+        server.act("invite", &room, &alice, &bob).await.ok();
+        // What came before is not shown either while it is so.
+        let invited = |sync: Value| sync["rooms"]["invite"][&room].is_object();
+        assert!(invited(server.sync(&bob, "").await));
+        server.put(path, &bob, &block).await.ok();
+        assert!(!invited(server.sync(&bob, "").await));
     }
 
     #[tokio::test]

@@ -3,22 +3,35 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3knockroomidoralias>
 
 use axum::extract::State;
+use http::StatusCode;
 use myelin_accounts::Accounts;
-use myelin_federation::Federation;
-use myelin_rooms::{Enter, JsonObject, KnockError, Rooms};
-use ruma::api::client::knock::knock_room::v3::{Request as Operation, Response};
+use myelin_federation::{Federation, KnockError};
+use myelin_rooms::{Enter, JsonObject, Rooms};
+use ruma::api::{
+    client::knock::knock_room::v3::{Request as Operation, Response},
+    error::ErrorKind,
+};
 
 use super::resolve;
 use crate::{
     error::{Refusal, Result},
     extract::{Reply, Request},
-    shared::{no_such_room, profile, refuse_append},
+    shared::{no_such_room, profile, refuse_append, refuse_failure},
 };
 
 fn refuse(error: KnockError) -> Refusal {
+    let message = error.to_string();
     match error {
         KnockError::RoomNotFound => no_such_room(),
+        KnockError::Forbidden(_) => Refusal::forbidden(message),
+        KnockError::IncompatibleVersion => {
+            Refusal::bad_request(ErrorKind::UnsupportedRoomVersion, message)
+        }
         KnockError::Append(error) => refuse_append(error),
+        KnockError::NoAnswer(_) => {
+            Refusal::new(StatusCode::BAD_GATEWAY, ErrorKind::Unknown, message)
+        }
+        KnockError::Failure(failure) => refuse_failure(failure),
     }
 }
 
@@ -30,18 +43,17 @@ pub(crate) async fn knock(
     request: Request<Operation>,
 ) -> Result<Reply<Response>> {
     let Request { body, caller, .. } = request;
-    let (room_id, _) = resolve(&federation, &body.room_id_or_alias).await?;
+    let (room_id, known) = resolve(&federation, &body.room_id_or_alias).await?;
     let profile = profile(&rooms, &accounts, &caller.user_id).await?;
-    rooms
-        .knock(Enter {
-            room_id: room_id.clone(),
-            user: caller.user_id,
-            profile,
-            reason: body.reason,
-            extra: JsonObject::new(),
-        })
-        .await
-        .map_err(refuse)?;
+    let enter = Enter {
+        room_id: room_id.clone(),
+        user: caller.user_id,
+        profile,
+        reason: body.reason,
+        extra: JsonObject::new(),
+    };
+    let via = body.via.into_iter().chain(known).collect();
+    federation.knock(enter, via).await.map_err(refuse)?;
     Ok(Reply(Response::new(room_id)))
 }
 

@@ -3,7 +3,8 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidleave>
 
 use axum::extract::State;
-use myelin_rooms::{LeaveError, Rooms};
+use myelin_federation::Federation;
+use myelin_rooms::LeaveError;
 use ruma::api::client::membership::leave_room::v3::{Request as Operation, Response};
 
 use crate::{
@@ -15,18 +16,18 @@ use crate::{
 fn refuse(error: LeaveError) -> Refusal {
     match error {
         LeaveError::RoomNotFound => no_such_room(),
-        LeaveError::NotInRoom => not_in_room(),
+        LeaveError::NotInRoom | LeaveError::NotResident => not_in_room(),
         LeaveError::Append(error) => refuse_append(error),
     }
 }
 
 /// Leaves a room, declines an invitation, or takes a knock back.
 pub(crate) async fn leave(
-    State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     request: Request<Operation>,
 ) -> Result<Reply<Response>> {
     let Request { body, caller, .. } = request;
-    rooms
+    federation
         .leave(&body.room_id, &caller.user_id, body.reason)
         .await
         .map_err(refuse)?;

@@ -10,16 +10,20 @@ mod knock;
 mod leave;
 mod unban;
 
-use myelin_federation::Federation;
-use myelin_rooms::{Moderate, ModerateError};
+use http::StatusCode;
+use myelin_federation::{Federation, InviteError};
+use myelin_rooms::{InviteError as LocalError, Moderate, ModerateError};
 use ruma::{
     OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomOrAliasId,
-    api::client::{
-        knock::knock_room,
-        membership::{
-            ban_user, forget_room, invite_user, join_room_by_id, join_room_by_id_or_alias,
-            joined_rooms as joined_rooms_operation, kick_user, leave_room, unban_user,
+    api::{
+        client::{
+            knock::knock_room,
+            membership::{
+                ban_user, forget_room, invite_user, join_room_by_id, join_room_by_id_or_alias,
+                joined_rooms as joined_rooms_operation, kick_user, leave_room, unban_user,
+            },
         },
+        error::ErrorKind,
     },
 };
 
@@ -27,7 +31,7 @@ use crate::{
     Limit,
     error::{Refusal, Result},
     routes::Routes,
-    shared::{not_in_room, refuse_alias, refuse_append},
+    shared::{not_in_room, refuse_alias, refuse_append, remote_user},
 };
 
 /// The routes of this family.
@@ -43,6 +47,27 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .operation::<ban_user::v3::Request, _, _>(Limit::Send, ban::ban)
         .operation::<unban_user::v3::Request, _, _>(Limit::Send, unban::unban)
         .operation::<joined_rooms_operation::v3::Request, _, _>(Limit::Read, joined_rooms::list)
+}
+
+/// What invitations are refused with. What another server says goes on to the client, but for what it finds wrong with our
+/// request, about which the client can do nothing.
+pub(crate) fn refuse_invitation(error: InviteError) -> Refusal {
+    let message = error.to_string();
+    match error {
+        InviteError::Local(LocalError::RoomNotFound) => not_in_room(),
+        InviteError::Local(LocalError::RemoteTarget(user)) => remote_user(&user),
+        InviteError::Local(LocalError::Append(error)) => refuse_append(error),
+        InviteError::Blocked => {
+            Refusal::new(StatusCode::FORBIDDEN, ErrorKind::InviteBlocked, message)
+        }
+        InviteError::Refused => Refusal::forbidden(message),
+        InviteError::IncompatibleVersion(_) => {
+            Refusal::bad_request(ErrorKind::UnsupportedRoomVersion, message)
+        }
+        InviteError::NoAnswer(_) => {
+            Refusal::new(StatusCode::BAD_GATEWAY, ErrorKind::Unknown, message)
+        }
+    }
 }
 
 /// What kicking, banning and lifting a ban are refused with.

@@ -4,6 +4,7 @@
 
 use axum::extract::State;
 use myelin_accounts::{Accounts, Requester};
+use myelin_federation::Federation;
 use myelin_rooms::{
     CreateRoom, CreateRoomError, Invitee, JsonObject, Preset, Rooms, StateDraft, Visibility,
 };
@@ -65,10 +66,11 @@ const MOST_AT_ONCE: usize = 100;
 pub(crate) async fn create(
     State(rooms): State<Rooms>,
     State(accounts): State<Accounts>,
+    State(federation): State<Federation>,
     request: Request<Operation>,
 ) -> Result<Reply<Response>> {
     let draft = draft(&rooms, &accounts, &request.caller, request.body).await?;
-    let room_id = rooms.create_room(draft).await.map_err(refuse)?;
+    let room_id = federation.create_room(draft).await.map_err(refuse)?;
     Ok(Reply(Response::new(room_id)))
 }
 

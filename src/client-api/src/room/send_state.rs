@@ -5,10 +5,14 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use myelin_rooms::{Rooms, SendError, SendState};
-use ruma::api::{
-    client::state::send_state_event::v3::{Request as Operation, Response},
-    error::ErrorKind,
+use myelin_federation::Federation;
+use myelin_rooms::{Rooms, SendError, SendState, remote::InviteDraft};
+use ruma::{
+    OwnedUserId,
+    api::{
+        client::state::send_state_event::v3::{Request as Operation, Response},
+        error::ErrorKind,
+    },
 };
 
 use crate::{
@@ -16,6 +20,7 @@ use crate::{
     error::{Refusal, Result},
     extract::{Reply, Request},
     limiter::Source,
+    membership::refuse_invitation,
     shared::{content, not_in_room, refuse_append, refuse_canonical_alias, remote_user},
 };
 
@@ -34,6 +39,7 @@ pub(super) fn refuse(error: SendError) -> Refusal {
 /// Sends a state event.
 pub(crate) async fn send(
     State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     State(limiter): State<Arc<Limiter>>,
     request: Request<Operation>,
 ) -> Result<Reply<Response>> {
@@ -44,6 +50,17 @@ pub(crate) async fn send(
     if event_type == "m.room.member" && membership == Some("invite") {
         // An invitation by another way is one all the same.
         limiter.check(Limit::Invite, Source::User(request.caller.user))?;
+        let target = OwnedUserId::try_from(event.state_key).map_err(|_| {
+            Refusal::bad_request(ErrorKind::BadJson, "The state key is no user id.")
+        })?;
+        let invited = federation.invite_with(InviteDraft {
+            room_id: event.room_id,
+            sender: request.caller.user_id,
+            target,
+            content,
+        });
+        let event_id = invited.await.map_err(refuse_invitation)?;
+        return Ok(Reply(Response::new(event_id)));
     }
     let event_id = rooms
         .send_state(SendState {

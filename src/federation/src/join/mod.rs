@@ -18,7 +18,7 @@ use myelin_rooms::{
 };
 use myelin_rules::RoomVersion;
 use parking_lot::Mutex;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
 use thiserror::Error;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tracing::Instrument;
@@ -136,7 +136,9 @@ impl Federation {
             Ok(event_id) => return Ok(event_id),
             Err(reason) => reason,
         };
-        let candidates = self.candidates(&request, via).await?;
+        let candidates = self
+            .candidates(&request.room_id, &request.user, via)
+            .await?;
         let mut refusals = Vec::new();
         let mut incompatible: Option<Option<String>> = None;
         let mut useless = Vec::new();
@@ -199,14 +201,15 @@ impl Federation {
     }
 
     /// The servers that are to be asked, in this order.
-    async fn candidates(
+    pub(crate) async fn candidates(
         &self,
-        request: &Enter,
+        room: &RoomId,
+        user: &UserId,
         via: Vec<OwnedServerName>,
     ) -> Result<Vec<OwnedServerName>, Failure> {
-        let likely = self.rooms().likely_servers(&request.room_id, &request.user);
+        let likely = self.rooms().likely_servers(room, user);
         // Until version 12 the server that made the room stands in its id.
-        let maker = request.room_id.server_name().map(ServerName::to_owned);
+        let maker = room.server_name().map(ServerName::to_owned);
         let mut candidates: Vec<OwnedServerName> = Vec::new();
         for server in via.into_iter().chain(likely.await?).chain(maker) {
             if server != self.server_name() && !candidates.contains(&server) {

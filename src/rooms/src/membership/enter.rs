@@ -2,13 +2,14 @@
 
 use myelin_data::rooms::{Membership as Stored, RoomMembers};
 use myelin_rules::{Membership, auth::JoinRule};
-use myelin_store::{Scan, StoreError, View};
+use myelin_store::{Scan, StoreError};
 use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId};
 use serde_json::Value;
 
-use super::{Enter, Invite, InviteError, JoinError, KnockError, content, entering};
+use super::{Enter, Invite, InviteError, JoinError, KnockError, entering};
 use crate::{
     Failure, JsonObject, Rooms, error::LockError, head::membership_of, pipeline::RoomGuard,
+    remote::InviteDraft,
 };
 
 /// How many members are looked at when one is sought who may let somebody in.
@@ -17,21 +18,17 @@ const MOST_CANDIDATES: usize = 5_000;
 impl Rooms {
     /// Invites a local user (`POST /rooms/{roomId}/invite`).
     pub async fn invite(&self, request: Invite) -> Result<OwnedEventId, InviteError> {
+        self.invite_with(request.into()).await
+    }
+
+    /// The same with another content of the membership event.
+    pub async fn invite_with(&self, draft: InviteDraft) -> Result<OwnedEventId, InviteError> {
         let rooms = self.clone();
         self.run(async move {
-            let guard = rooms.lock_known(&request.room_id).await?;
-            let mut content = content(
-                Stored::Invite,
-                Some(&request.profile),
-                request.reason.as_deref(),
-            );
-            if request.is_direct {
-                content.insert("is_direct".to_owned(), true.into());
-            }
-            let event_id = guard
-                .invite(&request.sender, &request.target, content)
-                .await?;
-            Ok(event_id)
+            let guard = rooms.lock_known(&draft.room_id).await?;
+            guard
+                .invite(&draft.sender, &draft.target, draft.content)
+                .await
         })
         .await
     }
@@ -47,7 +44,7 @@ impl Rooms {
             {
                 return Ok(guard.already(&member)?.durable().await?);
             }
-            if !guard.knows_the_present().await? {
+            if guard.is_outside(&request.user).await? {
                 return Err(JoinError::NotResident);
             }
             let content = entering(&request, Stored::Join);
@@ -56,11 +53,14 @@ impl Rooms {
         .await
     }
 
-    /// Knocks on a room (`POST /knock/{roomIdOrAlias}`).
+    /// Knocks on a room (`POST /knock/{roomIdOrAlias}`), if that can be done without other servers.
     pub async fn knock(&self, request: Enter) -> Result<OwnedEventId, KnockError> {
         let rooms = self.clone();
         self.run(async move {
             let guard = rooms.lock_known(&request.room_id).await?;
+            if guard.is_outside(&request.user).await? {
+                return Err(KnockError::NotResident);
+            }
             let content = entering(&request, Stored::Knock);
             let sent = guard
                 .send_member(&request.user, &request.user, content)
@@ -115,21 +115,6 @@ impl RoomGuard {
         }
         let sent = self.send_member(user, user, content).await?;
         Ok(sent.durable().await?)
-    }
-
-    /// Whether what this server has of the room is the room as it is: one of its users is in it, or nobody at all is.
-    async fn knows_the_present(&self) -> Result<bool, Failure> {
-        if self
-            .state()
-            .head
-            .as_ref()
-            .is_none_or(|head| head.joined == 0)
-        {
-            return Ok(true);
-        }
-        let (rooms, room) = (self.rooms.clone(), self.num());
-        let read = move |view: &View| rooms.is_resident(view, room);
-        Ok(self.rooms.0.store.read(read).await?)
     }
 
     /// The local member in whose name a user is let in because of his membership of another room; none if that is not

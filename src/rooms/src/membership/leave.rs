@@ -5,7 +5,7 @@ use myelin_data::{
     topic::Changed,
 };
 use myelin_rules::Membership;
-use myelin_store::{Batch, StoreError, View};
+use myelin_store::{Batch, View};
 use ruma::{RoomId, UserId};
 
 use super::{ForgetError, LeaveError, content};
@@ -13,6 +13,11 @@ use crate::{Failure, Rooms, head::membership_of};
 
 /// How many rooms are left at a time before their commits are waited for.
 const AT_ONCE: usize = 64;
+
+/// Whether the user with this membership waits outside.
+fn is_pending(membership: Stored) -> bool {
+    matches!(membership, Stored::Invite | Stored::Knock)
+}
 
 impl Rooms {
     /// Leaves a room, declines an invitation or takes a knock back (`POST /rooms/{roomId}/leave`). Leaving a room that
@@ -25,15 +30,33 @@ impl Rooms {
     ) -> Result<(), LeaveError> {
         let (rooms, room_id, user) = (self.clone(), room_id.to_owned(), user.to_owned());
         self.run(async move {
-            let guard = rooms.lock_known(&room_id).await?;
-            let member = guard.member(&user).await?.ok_or(LeaveError::NotInRoom)?;
-            match Membership::of(&member.pdu) {
+            let handle = rooms.find_now(&room_id).await.map_err(Failure::from)?;
+            let handle = handle.ok_or(LeaveError::RoomNotFound)?;
+            let mut guard = rooms.lock(&handle).await?;
+            let member = guard.member(&user).await?;
+            let joined = membership_of(member.as_ref()) == Membership::Join;
+            if !joined && guard.is_outside(&user).await? {
+                return match guard.relation(&user).await? {
+                    Some((_, row)) if row.membership == Stored::Leave => Ok(()),
+                    Some((_, row)) if is_pending(row.membership) => Err(LeaveError::NotResident),
+                    _ => Err(LeaveError::NotInRoom),
+                };
+            }
+            match membership_of(member.as_ref()) {
+                Membership::Join | Membership::Invite | Membership::Knock => {}
+                Membership::Ban => return Err(LeaveError::NotInRoom),
                 Membership::Leave => {
+                    // What came from outside, before the server was in the room, may be unknown in there.
+                    guard.settle().await?;
+                    if guard.waits(&user).await?.is_some() {
+                        guard.depart_alone(&user, reason.as_deref()).await?;
+                        guard.commit().durable().await?;
+                        return Ok(());
+                    }
+                    let member = member.ok_or(LeaveError::NotInRoom)?;
                     guard.already(&member)?.durable().await?;
                     return Ok(());
                 }
-                Membership::Ban => return Err(LeaveError::NotInRoom),
-                Membership::Join | Membership::Invite | Membership::Knock => {}
             }
             let content = content(Stored::Leave, None, reason.as_deref());
             let sent = guard.send_member(&user, &user, content).await?;
@@ -44,7 +67,7 @@ impl Rooms {
     }
 
     /// Leaves every room, declines every invitation and takes back every knock, as deactivation of the account demands.
-    /// Rooms whose rules do not let the user go are skipped.
+    /// Rooms whose rules do not let the user go are skipped, and those that the server is not in: see [`Rooms::waiting`].
     pub async fn leave_all(&self, user: &UserId) -> Result<(), Failure> {
         let (rooms, user) = (self.clone(), user.to_owned());
         self.run(async move {
@@ -63,11 +86,14 @@ impl Rooms {
                     let handle = rooms.handle_now(*room).await?;
                     let guard = rooms.lock(&handle).await?;
                     let member = guard.member(&user).await?;
-                    if matches!(
-                        membership_of(member.as_ref()),
-                        Membership::Leave | Membership::Ban
-                    ) {
-                        continue;
+                    match membership_of(member.as_ref()) {
+                        Membership::Leave | Membership::Ban => continue,
+                        Membership::Join => {}
+                        Membership::Invite | Membership::Knock => {
+                            if guard.is_outside(&user).await? {
+                                continue;
+                            }
+                        }
                     }
                     let content = content(Stored::Leave, None, None);
                     match guard.send_member(&user, &user, content).await {
@@ -92,23 +118,16 @@ impl Rooms {
         let (rooms, room_id, user) = (self.clone(), room_id.to_owned(), user.to_owned());
         self.run(async move {
             // Under the lock, so that no membership changes meanwhile.
-            let guard = rooms.lock_known(&room_id).await?;
+            let handle = rooms.find_now(&room_id).await.map_err(Failure::from)?;
+            let handle = handle.ok_or(ForgetError::RoomNotFound)?;
+            let guard = rooms.lock(&handle).await?;
             let room = guard.num();
-            let member = guard.member(&user).await?;
-            if !matches!(
-                membership_of(member.as_ref()),
-                Membership::Leave | Membership::Ban
-            ) {
-                return Err(ForgetError::StillInRoom);
+            match membership_of(guard.member(&user).await?.as_ref()) {
+                Membership::Leave | Membership::Ban => {}
+                Membership::Invite | Membership::Knock if guard.is_outside(&user).await? => {}
+                _ => return Err(ForgetError::StillInRoom),
             }
-            let row = {
-                let (reader, user) = (rooms.clone(), user.clone());
-                let read = move |view: &View| match reader.0.interner.find_user(view, &user)? {
-                    Some(num) => Ok(view.get::<UserRooms>(&(num, room))?.map(|row| (num, row))),
-                    None => Ok::<_, StoreError>(None),
-                };
-                rooms.0.store.read(read).await.map_err(Failure::from)?
-            };
+            let row = guard.relation(&user).await?;
             let Some((num, mut row)) = row else {
                 return Ok(());
             };

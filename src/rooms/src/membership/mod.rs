@@ -23,6 +23,7 @@ use crate::{
     error::{failures_append, lock_errors},
     event::Event,
     pipeline::{Draft, Queued, RoomGuard},
+    remote::InviteDraft,
 };
 
 /// How a user presents himself in a room; absent fields are left out of membership events.
@@ -40,8 +41,8 @@ pub enum InviteError {
     /// The server does not know the room.
     #[error("the room is not known")]
     RoomNotFound,
-    /// The target belongs to another server, and this server does not federate.
-    #[error("{0} is a user of another server, which cannot be reached")]
+    /// The target belongs to another server, which has to sign the invitation.
+    #[error("{0} is a user of another server")]
     RemoteTarget(OwnedUserId),
     /// The event could not be appended; `Forbidden` when the sender may not invite or the target is in the room already
     /// or banned.
@@ -75,6 +76,9 @@ pub enum KnockError {
     /// The server does not know the room (`M_NOT_FOUND`).
     #[error("the room is not known")]
     RoomNotFound,
+    /// None of this server's users is in the room: one that is in it has to take the knock.
+    #[error("the server is not in the room")]
+    NotResident,
     /// The event could not be appended; `Forbidden` when the join rules refuse it.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -89,6 +93,9 @@ pub enum LeaveError {
     /// The user is neither joined, nor invited, nor knocking. (`M_FORBIDDEN`)
     #[error("the user is not in the room")]
     NotInRoom,
+    /// The user waits outside a room that this server is not in: one that is has to take the leave.
+    #[error("the server is not in the room")]
+    NotResident,
     /// The event could not be appended.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -198,6 +205,22 @@ impl Profile {
                 Some(value) => content.insert(key.to_owned(), value.clone().into()),
                 None => content.remove(key),
             };
+        }
+    }
+}
+
+impl From<Invite> for InviteDraft {
+    fn from(invite: Invite) -> Self {
+        let reason = invite.reason.as_deref();
+        let mut content = content(Membership::Invite, Some(&invite.profile), reason);
+        if invite.is_direct {
+            content.insert("is_direct".to_owned(), true.into());
+        }
+        Self {
+            room_id: invite.room_id,
+            sender: invite.sender,
+            target: invite.target,
+            content,
         }
     }
 }

@@ -76,7 +76,7 @@ impl From<BuildError> for AppendError {
 pub(super) struct Numbered {
     pub(super) sender: UserNum,
     /// The user whose membership it is.
-    target: Option<(OwnedUserId, UserNum)>,
+    pub(super) target: Option<(OwnedUserId, UserNum)>,
 }
 
 /// How the head moves on with an event.

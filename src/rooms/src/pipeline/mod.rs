@@ -16,6 +16,7 @@ mod append;
 mod ground;
 mod guard;
 mod layer;
+mod outside;
 mod restart;
 mod servers;
 mod slots;

@@ -29,6 +29,7 @@ pub use public::{InvalidToken, PublicRoom, PublicRooms, PublicRoomsQuery, Public
 pub use room_view::RoomView;
 pub(crate) use room_view::membership_of;
 pub use shape::{Format, Shaper, stripped};
+pub(crate) use shape::{Stripped, stripped_pdu};
 pub use sight::Sight;
 pub use state::StateFormat;
 pub(crate) use timestamp::nearest;

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use myelin_data::rooms::Membership;
+use myelin_rules::Pdu;
 use myelin_store::StoreError;
 use myelin_types::{EventNum, Millis};
 use serde::Serialize;
@@ -212,20 +213,31 @@ fn keep(from: &serde_json::Value, to: &mut serde_json::Value, path: &[String]) {
     }
 }
 
-/// An event of a state as somebody outside the room is shown it: type, state key, sender and content.
+/// A state event as somebody outside the room is shown it.
+#[derive(Serialize)]
+pub(crate) struct Stripped<'a> {
+    pub(crate) content: &'a RawValue,
+    pub(crate) sender: &'a str,
+    pub(crate) state_key: &'a str,
+    pub(crate) r#type: &'a str,
+}
+
+/// An event of a state as somebody outside the room is shown it: type, state key, sender and content. A create event that
+/// gives its room the id comes whole, so that whoever is shown it can check that it does.
 pub fn stripped(event: &Event) -> Result<Box<RawValue>, StoreError> {
-    #[derive(Serialize)]
-    struct Stripped<'a> {
-        content: &'a RawValue,
-        sender: &'a str,
-        state_key: &'a str,
-        r#type: &'a str,
+    stripped_pdu(&event.pdu)
+}
+
+/// The same for an event that is not stored.
+pub(crate) fn stripped_pdu(event: &Pdu) -> Result<Box<RawValue>, StoreError> {
+    if event.version().rules().room_id_is_create_hash && event.is_state("m.room.create", "") {
+        return RawValue::from_string(event.json().to_owned()).map_err(|_| MALFORMED);
     }
     to_raw_value(&Stripped {
-        content: raw(event.pdu.content_json())?,
-        sender: event.pdu.sender(),
-        state_key: event.pdu.state_key().unwrap_or_default(),
-        r#type: event.pdu.event_type(),
+        content: raw(event.content_json())?,
+        sender: event.sender(),
+        state_key: event.state_key().unwrap_or_default(),
+        r#type: event.event_type(),
     })
     .map_err(|_| MALFORMED)
 }

@@ -34,7 +34,7 @@ impl Rooms {
         rows.into_iter()
             .map(|row| match row {
                 None => Ok(Vec::new()),
-                Some(Shown::Raw(json)) => serde_json::from_str(json.get())
+                Some(Shown::Raw { events, .. }) => serde_json::from_str(events.get())
                     .map_err(|_| StoreError::Missing(StrippedStates::NAME)),
                 Some(Shown::Events(nums)) => {
                     let events: Vec<Option<Arc<Event>>> =

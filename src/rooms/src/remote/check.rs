@@ -6,7 +6,7 @@ use myelin_rules::{
     ParseError, Pdu, RoomVersion, Signer,
     sign::{self, POLICY_KEY_ID, Verified, VerifyError, VerifyKey, VerifyKeys},
 };
-use ruma::OwnedServerName;
+use ruma::{OwnedServerName, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
@@ -48,31 +48,36 @@ pub(super) fn parse_in(
     room_id: &str,
     json: &RawValue,
 ) -> Result<Pdu, CheckError> {
-    parse_with(version, room_id, json, Pdu::parse)
+    in_room(parse_alone(version, json)?, room_id)
 }
 
 /// Reads an event of a room's past.
 pub(super) fn parse_history(handle: &RoomHandle, json: &RawValue) -> Result<Pdu, CheckError> {
-    let room_id = &handle.room.room_id;
-    parse_with(handle.version, room_id, json, Pdu::parse_history)
+    let pdu = parse_with(handle.version, json, Pdu::parse_history)?;
+    in_room(pdu, handle.room.room_id.as_str())
+}
+
+/// Reads an event of whatever room.
+pub(super) fn parse_alone(version: RoomVersion, json: &RawValue) -> Result<Pdu, CheckError> {
+    parse_with(version, json, Pdu::parse)
+}
+
+fn in_room(pdu: Pdu, room_id: &str) -> Result<Pdu, CheckError> {
+    if pdu.room_id() != room_id {
+        return Err(CheckError::Malformed("it is of another room".to_owned()));
+    }
+    Ok(pdu)
 }
 
 fn parse_with(
     version: RoomVersion,
-    room_id: &str,
     json: &RawValue,
     parse: impl FnOnce(RoomVersion, &[u8]) -> Result<Pdu, ParseError>,
 ) -> Result<Pdu, CheckError> {
-    let malformed = |text: &str| Err(CheckError::Malformed(text.to_owned()));
     if json.get().len() > MOST_BYTES {
-        return malformed("it is too large");
+        return Err(CheckError::Malformed("it is too large".to_owned()));
     }
-    let pdu = parse(version, json.get().as_bytes())
-        .map_err(|error| CheckError::Malformed(error.to_string()))?;
-    if pdu.room_id() != room_id {
-        return malformed("it is of another room");
-    }
-    Ok(pdu)
+    parse(version, json.get().as_bytes()).map_err(|error| CheckError::Malformed(error.to_string()))
 }
 
 /// Does something that takes the processor to each of many items, on as many threads as there are processors. The
@@ -158,6 +163,15 @@ pub(crate) fn add_own(keys: &mut VerifyKeys, signer: &Signer) {
 
 /// The keys that an event's required signatures name.
 pub(crate) fn wanted_keys(pdu: &Pdu) -> Vec<WantedKey> {
+    keys_named(pdu, &sign::required_signers(pdu))
+}
+
+/// The keys that the signatures of one server name.
+pub(super) fn keys_of(pdu: &Pdu, server: &ServerName) -> Vec<WantedKey> {
+    keys_named(pdu, &[server.to_string()])
+}
+
+fn keys_named(pdu: &Pdu, servers: &[String]) -> Vec<WantedKey> {
     #[derive(Deserialize)]
     struct Signed {
         signatures: BTreeMap<String, BTreeMap<String, Box<RawValue>>>,
@@ -167,11 +181,11 @@ pub(crate) fn wanted_keys(pdu: &Pdu) -> Vec<WantedKey> {
         return Vec::new();
     };
     let mut wanted = Vec::new();
-    for server in sign::required_signers(pdu) {
+    for server in servers {
         let Ok(name) = OwnedServerName::try_from(server.as_str()) else {
             continue;
         };
-        let ids = signed.signatures.get(&server).into_iter().flatten();
+        let ids = signed.signatures.get(server).into_iter().flatten();
         // The key of a policy server stands in the room's state, and nobody publishes it.
         let ids = ids.filter(|(id, _)| id.starts_with("ed25519:") && *id != POLICY_KEY_ID);
         wanted.extend(ids.take(MOST_SIGNATURES).map(|(key_id, _)| WantedKey {

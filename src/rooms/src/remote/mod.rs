@@ -9,7 +9,10 @@ mod check;
 mod enter;
 mod fetch;
 mod gather;
+mod handshake;
 mod inbox;
+mod invited;
+mod inviting;
 mod join;
 mod joined;
 mod judge;
@@ -20,13 +23,21 @@ mod receipts;
 mod receive;
 mod serve;
 mod template;
+mod told;
+mod waiting;
 
 pub use backfill::{BackfillError, Backfilled};
 pub(crate) use check::{add_own, wanted_keys};
 pub use enter::{EnterError, JoinAnswer};
 pub use fetch::{Fetch, FetchError, Fetching, MissingEvents, StateEvents, StateIds, WantedKey};
+pub use handshake::{
+    AcceptMembership, AcceptMembershipError, MakeMembership, MakeMembershipError,
+    MembershipTemplate, Step,
+};
 pub(crate) use inbox::Inbox;
 pub use inbox::{DeliverError, Delivered, InboxLimits, InboxWork, Judged, Load, NotTaken};
+pub use invited::{ReceiveInvite, ReceiveInviteError};
+pub use inviting::{CompleteInviteError, DrawnInvite, InviteDraft};
 pub use join::{AcceptJoin, AcceptJoinError, AcceptedJoin, JoinTemplate, MakeJoin, MakeJoinError};
 pub use policy::AskPolicy;
 pub(crate) use receipts::Awaiting;

@@ -3,8 +3,13 @@
 use std::sync::Arc;
 
 use myelin_data::{
+    Shown,
     accounts::Number,
-    rooms::{Membership as Stored, Room, RoomMembers, RoomNums, Rooms as RoomRows, UserRooms},
+    rooms::{
+        Heads, Membership as Stored, Room, RoomMembers, RoomNums, Rooms as RoomRows,
+        StrippedStates, UserRooms,
+    },
+    topic::Changed,
 };
 use myelin_rules::RoomVersion;
 use myelin_store::{Batch, Scan, StoreError, View};
@@ -18,14 +23,18 @@ const MOST_SERVERS: usize = 10;
 const MOST_MEMBERS: usize = 500;
 
 impl Rooms {
-    /// The room of an id, numbered now if it was never met. The version is that of a room that is known already.
+    /// The room of an id, numbered now if it was never met. The version may be another one if the server has some of the
+    /// room's history.
     pub async fn meet(
         &self,
         room_id: &RoomId,
         version: RoomVersion,
     ) -> Result<RoomHandle, Failure> {
         if let Some(handle) = self.find_now(room_id).await? {
-            return Ok(handle);
+            if handle.version == version {
+                return Ok(handle);
+            }
+            return self.meet_anew(handle, version).await;
         }
         let num = self.0.interner.next_room().await?;
         let room = Room {
@@ -51,8 +60,57 @@ impl Rooms {
         }
     }
 
-    /// Other servers that may know a room better than this one, the likeliest first: that of whoever invited the user, those
-    /// of users with power in the room, those of members, by what was known last.
+    /// The version of a room, if this server knows it.
+    pub async fn known_version(&self, room_id: &RoomId) -> Result<Option<RoomVersion>, Failure> {
+        let handle = self.find_now(room_id).await?;
+        Ok(handle.map(|handle| handle.version))
+    }
+
+    /// Starts anew with a room of which another version was told than it turns out to have, as long as it is known only from
+    /// outside: then nothing else that was told of it holds either, and whoever was invited by that was invited by a lie.
+    async fn meet_anew(
+        &self,
+        known: RoomHandle,
+        version: RoomVersion,
+    ) -> Result<RoomHandle, Failure> {
+        let (room_id, old) = (known.room.room_id.clone(), known.num);
+        let read = move |view: &View| {
+            let members = view
+                .keys::<RoomMembers>(Scan::prefix(&old))
+                .collect::<Result<Vec<_>, StoreError>>()?;
+            Ok::<_, StoreError>((view.get::<Heads>(&old)?.is_some(), members))
+        };
+        let (has_history, members) = self.0.store.read(read).await?;
+        if has_history {
+            return Ok(known);
+        }
+        let num = self.0.interner.next_room().await?;
+        let room = Room {
+            version: version.to_string(),
+            ..Room::clone(&known.room)
+        };
+        let mut batch = Batch::new();
+        batch.expect::<RoomNums>(&room_id, Some(&Number(old.0)));
+        batch.expect::<Heads>(&old, None);
+        for (_, membership, user) in members {
+            batch.delete::<RoomMembers>(&(old, membership, user));
+            batch.delete::<UserRooms>(&(user, old));
+            batch.delete::<StrippedStates>(&(user, old));
+            batch.touch(Changed::User(user).into());
+        }
+        batch.put::<RoomNums>(&room_id, &Number(num.0));
+        batch.put::<RoomRows>(&num, &room);
+        self.0.store.commit(batch).await?;
+        self.0.interner.renumbered(&room_id, num);
+        Ok(RoomHandle {
+            num,
+            room: Arc::new(room),
+            version,
+        })
+    }
+
+    /// Other servers that may know a room better than this one, the likeliest first: those that told of an invitation or
+    /// took a knock, that of whoever invited the user, those of users with power in the room, those of members, by what was known last.
     pub async fn likely_servers(
         &self,
         room_id: &RoomId,
@@ -62,16 +120,23 @@ impl Rooms {
         let read = move |view: &View| {
             let mut users: Vec<OwnedUserId> = Vec::new();
             let Some(handle) = rooms.find(view, &room_id)? else {
-                return Ok(users);
+                return Ok((Vec::new(), users));
             };
-            let relation = match rooms.0.interner.find_user(view, &user)? {
-                Some(num) => view.get::<UserRooms>(&(num, handle.num))?,
-                None => None,
-            };
-            if let Some(relation) = relation.filter(|row| row.membership == Stored::Invite)
-                && let Some(invitation) = rooms.event(view, handle.num, relation.event)?
-            {
-                users.extend(OwnedUserId::try_from(invitation.pdu.sender()));
+            let mut told = Vec::new();
+            if let Some(num) = rooms.0.interner.find_user(view, &user)? {
+                let key = (num, handle.num);
+                if let Some(Shown::Raw { via, .. }) = view.get::<StrippedStates>(&key)? {
+                    told.extend(
+                        via.into_iter()
+                            .filter_map(|name| OwnedServerName::try_from(name).ok()),
+                    );
+                }
+                let relation = view.get::<UserRooms>(&key)?;
+                if let Some(relation) = relation.filter(|row| row.membership == Stored::Invite)
+                    && let Some(invitation) = rooms.event(view, handle.num, relation.event)?
+                {
+                    users.extend(OwnedUserId::try_from(invitation.pdu.sender()));
+                }
             }
             users.extend(stored_state(&rooms, view, &handle)?.users_with_levels());
             let joined = Scan::prefix(&(handle.num, Stored::Join)).limit(MOST_MEMBERS);
@@ -80,13 +145,14 @@ impl Rooms {
                 .map(|key| key.map(|(.., user)| user))
                 .collect::<Result<Vec<_>, StoreError>>()?;
             users.extend(rooms.0.interner.user_ids(view, &members)?);
-            Ok::<_, StoreError>(users)
+            Ok::<_, StoreError>((told, users))
         };
         let mut servers: Vec<OwnedServerName> = Vec::new();
-        for user in self.0.store.read(read).await? {
-            let server = user.server_name();
-            if server != self.0.server_name && !servers.iter().any(|known| known == server) {
-                servers.push(server.to_owned());
+        let (told, users) = self.0.store.read(read).await?;
+        let of_users = users.iter().map(|user| user.server_name().to_owned());
+        for server in told.into_iter().chain(of_users) {
+            if server != self.0.server_name && !servers.contains(&server) {
+                servers.push(server);
             }
         }
         servers.truncate(MOST_SERVERS);

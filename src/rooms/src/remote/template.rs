@@ -62,6 +62,33 @@ impl Wanted {
             server,
         }
     }
+
+    /// The knock of a user.
+    pub fn knock(request: &Enter, version: RoomVersion, server: OwnedServerName) -> Self {
+        Self {
+            membership: Stored::Knock,
+            content: membership::entering(request, Stored::Knock),
+            ..Self::join(request, version, server)
+        }
+    }
+
+    /// The leave of a user, by which he declines an invitation or takes back a knock as well.
+    pub fn leave(
+        room_id: OwnedRoomId,
+        user: OwnedUserId,
+        reason: Option<&str>,
+        version: RoomVersion,
+        server: OwnedServerName,
+    ) -> Self {
+        Self {
+            room_id,
+            version,
+            user,
+            membership: Stored::Leave,
+            content: membership::content(Stored::Leave, None, reason),
+            server,
+        }
+    }
 }
 
 /// What is looked at of a draft.

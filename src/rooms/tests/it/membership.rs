@@ -211,7 +211,13 @@ async fn what_is_kept_as_text_is_shown_as_it_stands() {
     let key = (num(&server, BOB), server.handle(&room).num);
     let mut batch = Batch::new();
     let text = RawJson::of(&events).expect("JSON");
-    batch.put::<StrippedStates>(&key, &Shown::Raw(text));
+    batch.put::<StrippedStates>(
+        &key,
+        &Shown::Raw {
+            events: text,
+            via: Vec::new(),
+        },
+    );
     server.store.commit(batch).await.expect("committed");
     let shown = stripped(&server, &room, BOB).expect("Bob is shown the room");
     assert_eq!(Value::from(shown), events);

@@ -98,6 +98,17 @@ struct Placed {
     room_id: OwnedRoomId,
 }
 
+/// What the server that sends an event may do in its room, as far as is known before the event is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// This server is in the room, and takes what it is sent.
+    Inside,
+    /// The room's ACL keeps the other server out.
+    Denied,
+    /// This server is not in the room, where hardly anything concerns it.
+    Outside,
+}
+
 impl Rooms {
     /// Takes the PDUs of a transaction into the inbox (`PUT /_matrix/federation/v1/send/{txnId}`). One answer for each, in
     /// their order; what was taken is durable. Completes even if nobody waits.
@@ -128,14 +139,12 @@ impl Rooms {
                     let text = "it names no room".to_owned();
                     return Err(NotTaken::Malformed(text));
                 };
-                let handle = match handles.get(room) {
-                    None => return Err(NotTaken::RoomNotFound),
-                    Some((handle, _)) => handle.clone(),
+                let Some((handle, standing)) = handles.get(room) else {
+                    return Err(NotTaken::RoomNotFound);
                 };
-                let pdu = check::parse(&handle, pdu)
+                let pdu = check::parse(handle, pdu)
                     .map_err(|error| NotTaken::Malformed(error.to_string()))?;
-                let denied = handles.get(room).is_some_and(|(_, denied)| *denied);
-                Ok((handle, pdu, denied))
+                Ok((handle.clone(), pdu, *standing))
             });
             read.collect::<Vec<_>>()
         };
@@ -147,13 +156,19 @@ impl Rooms {
         for event in read {
             let (event_id, result) = match event {
                 Err(reason) => (None, Err(reason)),
-                Ok((handle, pdu, denied)) => {
+                Ok((handle, pdu, standing)) => {
                     let id = OwnedEventId::try_from(pdu.event_id()).ok();
-                    if denied {
+                    let matters = match standing {
+                        Standing::Inside | Standing::Denied => true,
+                        Standing::Outside => self.matters_outside(&handle, &pdu).await?,
+                    };
+                    if standing == Standing::Denied {
                         (id, Err(NotTaken::Denied))
-                    } else {
+                    } else if matters {
                         taken.push((handle, pdu));
                         (id, Ok(()))
+                    } else {
+                        (None, Err(NotTaken::RoomNotFound))
                     }
                 }
             };
@@ -164,19 +179,26 @@ impl Rooms {
         Ok(answers)
     }
 
-    /// The rooms among some that this server is in, each with whether its ACL denies a server.
+    /// The rooms among some that this server knows, each with how the sender stands to it.
     async fn addressed<'a>(
         &self,
         origin: &ServerName,
         rooms: impl Iterator<Item = &'a OwnedRoomId>,
-    ) -> Result<BTreeMap<OwnedRoomId, (RoomHandle, bool)>, Failure> {
+    ) -> Result<BTreeMap<OwnedRoomId, (RoomHandle, Standing)>, Failure> {
         let mut handles = BTreeMap::new();
         for room in rooms {
-            if !handles.contains_key(room)
-                && let Some(handle) = self.resident_room(room).await?
-            {
-                let denied = self.is_denied(&handle, origin).await?;
-                handles.insert(room.clone(), (handle, denied));
+            if handles.contains_key(room) {
+                continue;
+            }
+            if let Some(handle) = self.resident_room(room).await? {
+                let standing = if self.is_denied(&handle, origin).await? {
+                    Standing::Denied
+                } else {
+                    Standing::Inside
+                };
+                handles.insert(room.clone(), (handle, standing));
+            } else if let Some(handle) = self.find_now(room).await? {
+                handles.insert(room.clone(), (handle, Standing::Outside));
             }
         }
         Ok(handles)

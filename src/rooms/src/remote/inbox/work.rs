@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use myelin_data::inbox::{Inbox as Rows, InboxRow};
+use myelin_rules::Pdu;
 use myelin_store::{Batch, StoreError, View};
 use myelin_types::{Millis, Random, RoomNum};
 use ruma::OwnedServerName;
@@ -136,9 +137,13 @@ impl InboxWork {
             return Ok(Vec::new());
         };
         if !is_resident {
-            for seq in waiting.rows.keys() {
-                let text = "this server is not in the room any more".to_owned();
-                waiting.outcomes.insert(*seq, Outcome::Dropped(text));
+            for (seq, row) in &waiting.rows {
+                let pdu = Pdu::from_stored(handle.version, &row.event_id, &row.json);
+                let outcome = match pdu {
+                    Ok(pdu) => rooms.turn_away(fetch, &handle, pdu).await?,
+                    Err(error) => Outcome::Dropped(error.to_string()),
+                };
+                waiting.outcomes.insert(*seq, outcome);
             }
             let batch = waiting.batch(room, rooms.0.clock.now(), &*rooms.0.random);
             rooms.0.store.commit(batch).await?;

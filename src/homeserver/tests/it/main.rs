@@ -4,6 +4,7 @@ mod backup;
 mod crash;
 mod federated;
 mod history;
+mod invites;
 mod joins;
 mod listeners;
 mod pages;

@@ -11,9 +11,11 @@ use myelin_data::{
     log::{Cursor, Cursors, Log, LogRow},
     servers::{RoomServers, ServerInRoom, ServerRooms, Stay},
 };
+use myelin_rooms::Event;
+use myelin_rules::Membership;
 use myelin_store::{Batch, CommitError, Scan, StoreError, View};
 use myelin_types::{EventNum, Pos, RoomNum, UserNum};
-use ruma::{OwnedServerName, ServerName};
+use ruma::{OwnedServerName, ServerName, UserId};
 
 use super::{
     Outbound,
@@ -50,7 +52,16 @@ pub(super) struct Dispatcher {
 struct Step {
     pos: Pos,
     row: LogRow,
-    outgoing: Vec<(Item, OwnedServerName)>,
+    outgoing: Vec<Outgoing>,
+}
+
+/// An event that goes out.
+struct Outgoing {
+    item: Item,
+    /// The server of its sender.
+    origin: OwnedServerName,
+    /// A server outside the room that it concerns as well: that of a user who waited there, and is turned away.
+    outside: Option<OwnedServerName>,
 }
 
 impl Outbound {
@@ -104,25 +115,35 @@ impl Outbound {
         for step in steps {
             if let Some(room) = step.row.servers_of {
                 reader.rooms.remove(&room);
-                if step.outgoing.iter().all(|(item, _)| item.room != room) {
+                if step
+                    .outgoing
+                    .iter()
+                    .all(|outgoing| outgoing.item.room != room)
+                {
                     // Nobody is told, but somebody may have left.
                     self.servers(reader, room).await?;
                 }
             }
             let mut concerned = Vec::new();
-            for (item, origin) in step.outgoing {
-                let servers = self.servers(reader, item.room).await?;
-                concerned.push((item, origin, servers));
+            for outgoing in step.outgoing {
+                let servers = self.servers(reader, outgoing.item.room).await?;
+                concerned.push((outgoing, servers));
             }
             let now = self.0.clock.now();
             self.with(|book| {
-                for (item, origin, servers) in concerned {
-                    let origin = book.id(&origin);
+                for (outgoing, servers) in concerned {
+                    let item = outgoing.item;
+                    let origin = book.id(&outgoing.origin);
+                    let mut outside = outgoing.outside.map(|server| book.id(&server));
                     for (id, stays) in &*servers {
                         let there = stays.iter().any(|stay| stay.includes(item.at.pos));
                         if *id != origin && there {
+                            outside = outside.filter(|outside| outside != id);
                             book.push(*id, item, now);
                         }
+                    }
+                    if let Some(id) = outside.filter(|id| *id != origin) {
+                        book.push(id, item, now);
                     }
                 }
                 book.advance(step.pos);
@@ -153,6 +174,7 @@ impl Outbound {
         for (event, sender) in events.iter().flatten().zip(senders) {
             origins.insert(event.num, sender.server_name().to_owned());
         }
+        let mut turned_away = self.turned_away(view, &events)?;
         let steps = steps.into_iter().map(|(pos, row)| {
             let placed = (0..).zip(&row.events);
             let outgoing = placed.filter_map(|(index, logged)| {
@@ -163,12 +185,56 @@ impl Outbound {
                     room: logged.room,
                     event: logged.event,
                 };
-                Some((item, origin.clone()))
+                Some(Outgoing {
+                    item,
+                    origin: origin.clone(),
+                    outside: turned_away.remove(&logged.event),
+                })
             });
             let outgoing = outgoing.collect();
             Step { pos, row, outgoing }
         });
         Ok(steps.collect())
+    }
+
+    /// The servers of those users who waited outside a room, invited or knocking, until one of some events ended that.
+    fn turned_away(
+        &self,
+        view: &View,
+        events: &[Option<Arc<Event>>],
+    ) -> Result<BTreeMap<EventNum, OwnedServerName>, StoreError> {
+        let mut ends: Vec<(EventNum, OwnedServerName)> = Vec::new();
+        let mut replaced: Vec<(RoomNum, EventNum)> = Vec::new();
+        for event in events.iter().flatten() {
+            let is_end = event.pdu.event_type() == "m.room.member"
+                && event.pdu.state_key() != Some(event.pdu.sender())
+                && matches!(
+                    Membership::of(&event.pdu),
+                    Membership::Leave | Membership::Ban
+                );
+            let target = event.pdu.state_key().filter(|_| is_end);
+            let target = target.and_then(|user| <&UserId>::try_from(user).ok());
+            if let (Some(target), Some(before)) = (target, event.header.replaces)
+                && target.server_name() != self.0.server_name
+            {
+                ends.push((event.num, target.server_name().to_owned()));
+                replaced.push((event.room, before));
+            }
+        }
+        let replaced = self.0.rooms.events_of_rooms(view, &replaced)?;
+        let waited = |event: &Option<Arc<Event>>| {
+            event.as_ref().is_some_and(|event| {
+                matches!(
+                    Membership::of(&event.pdu),
+                    Membership::Invite | Membership::Knock
+                )
+            })
+        };
+        let ends = ends.into_iter().zip(replaced);
+        Ok(ends
+            .filter(|(_, before)| waited(before))
+            .map(|(end, _)| end)
+            .collect())
     }
 
     /// The servers of a room but ours.

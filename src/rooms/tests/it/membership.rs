@@ -441,7 +441,7 @@ async fn members_of_an_allowed_room_may_join() {
             .expect("left");
         assert!(matches!(
             server.rooms.join(enter(&room, BOB)).await,
-            Err(JoinError::Append(AppendError::Forbidden(_)))
+            Err(JoinError::UnableToGrant)
         ));
         server.check_chain(&room);
     }

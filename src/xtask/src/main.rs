@@ -57,6 +57,8 @@ enum Task {
         #[arg(long)]
         no_sdk: bool,
     },
+    /// Run two servers of ours and a Synapse together. The environment chooses what: see tests/federation.
+    Federation,
     /// Everything CI checks: formatting, tidiness, lints, tests, the Complement image.
     Ci,
     /// Check what the compiler does not: file headers and lengths, the crate list, layering, strings that must not appear.
@@ -94,6 +96,7 @@ fn run(task: Task) -> Outcome {
         Task::Test { sdk, no_sdk } => {
             test::run(sdk::Wish::from_flags(sdk, no_sdk)).and_then(|report| report.close())
         }
+        Task::Federation => sdk::federation(),
         Task::Ci => ci::run(),
         Task::Tidy => tidy::run(),
         Task::ComplementImage => image::build(),

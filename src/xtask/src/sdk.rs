@@ -7,7 +7,8 @@ use std::{fs, path::Path, process::Command};
 use crate::{
     bench,
     failure::{Failure, Outcome},
-    machine, process,
+    machine::{self, Beside},
+    process,
     test::Totals,
     workspace,
 };
@@ -49,8 +50,8 @@ pub(crate) enum Sdk {
 }
 
 impl Sdk {
-    /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Self; 3] = [Self::Js, Self::Nio, Self::Synapse];
+    /// Those that `cargo xtask test` runs, in their order. Synapse has a command of its own.
+    pub(crate) const ALL: [Self; 2] = [Self::Js, Self::Nio];
 
     /// The name that its users know.
     pub(crate) fn name(self) -> &'static str {
@@ -189,6 +190,20 @@ fn prepare_nio() -> Outcome<Command> {
     let mut tests = process::command(environment.join("bin/python"));
     tests.args(["-B", "conversation.py"]).current_dir(&dir);
     Ok(tests)
+}
+
+/// `federation`: the tests with Synapse alone.
+pub(crate) fn federation() -> Outcome {
+    machine::prepare(machine::BUILD)?;
+    let binary = machine::build_server(Beside::Tests)?;
+    let mut tests = Sdk::Synapse.prepare()?;
+    let totals = Sdk::Synapse.run(&mut tests, &binary)?;
+    println!("{totals}");
+    if totals.failed == 0 {
+        Ok(())
+    } else {
+        Err(Failure::new("tests failed; their names stand above"))
+    }
 }
 
 fn prepare_federation() -> Outcome<Command> {

@@ -120,7 +120,7 @@ mod tests {
             "/_matrix/federation/v1/openid/userinfo",
             "/_matrix/federation/v1/3pid/onbind",
         ];
-        assert_eq!(here.table.len(), 25);
+        assert_eq!(here.table.len(), 26);
         for route in &here.table {
             let is_public = public.contains(&route.path);
             assert_eq!(route.access == Access::Public, is_public, "{}", route.path);

@@ -80,6 +80,8 @@ pub fn tables() -> Vec<TableSpec> {
         TableSpec::of::<unread::LastSent>(),
         TableSpec::of::<unread::UnreadCounts>(),
         TableSpec::of::<federation::ServerKeys>(),
+        TableSpec::of::<federation::KeyDocuments>(),
+        TableSpec::of::<federation::OwnOldKeys>(),
         TableSpec::of::<federation::Destinations>(),
         TableSpec::of::<inbox::Inbox>(),
         TableSpec::of::<inbox::AwaitedReceipts>(),

@@ -1,6 +1,6 @@
 //! From an HTTP request to the operation's own type, with the calling server proved.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -8,17 +8,17 @@ use axum::{
     middleware,
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
-use http::{header, request::Parts};
+use bytes::{Bytes, BytesMut};
+use http::{Method, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use myelin_federation::{
-    AuthError, Federation, Kind, Permit,
+    Announced, AuthError, BodyMemory, FREE_BODY, Federation, KeyError, Kind, Permit,
     auth::{Authorization, Signed},
 };
 use myelin_rules::canonical::{self, CanonicalError, Numbers};
 use parking_lot::Mutex;
 use ruma::{
-    OwnedServerName,
+    OwnedServerName, ServerName,
     api::{
         IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt,
         auth_scheme::{AuthScheme, NoAuthentication},
@@ -35,7 +35,12 @@ use crate::{
 
 /// The greatest body in bytes: a transaction of 50 events of 64 KiB, and 100 EDUs, with room to spare.
 const MAX_BODY: usize = 8 << 20;
-
+/// The longest `Authorization` header in bytes: two names, a key identifier and a signature.
+const MAX_HEADER: usize = 4 << 10;
+/// How long a body may take: whoever is slower than a modem keeps memory from others.
+const BODY_TIMEOUT: Duration = Duration::from_mins(1);
+/// When whoever finds this server short of memory or of time for strangers is to come again.
+const BUSY: Duration = Duration::from_secs(10);
 /// What the paths of transactions begin with.
 const TRANSACTIONS: &str = "/_matrix/federation/v1/send/";
 
@@ -55,39 +60,80 @@ where
 pub trait Identify: AuthScheme {
     /// What a handler learns of the server that calls.
     type Origin: std::fmt::Debug + Send + 'static;
+    /// What is known of the caller before the body is read.
+    type Announced: Clone + Send + Sync + 'static;
 
     /// Who may call.
     const ACCESS: Access;
+    /// The greatest body in bytes.
+    const MAX_BODY: usize;
 
-    /// Counts the request towards what its server may ask for.
-    fn admit(federation: &Federation, origin: &Self::Origin, kind: Kind) -> Result<Option<Permit>>;
+    /// Checks what can be checked without the body.
+    fn announce(
+        federation: &Federation,
+        head: &http::Request<()>,
+    ) -> impl Future<Output = Result<Self::Announced>> + Send;
 
     /// Proves who is calling.
     fn identify(
-        federation: &Federation,
-        head: &http::Request<()>,
+        announced: &Self::Announced,
+        method: &Method,
+        uri: &str,
         content: Option<&Value>,
-    ) -> impl Future<Output = Result<Self::Origin>> + Send;
+    ) -> Result<Self::Origin>;
+
+    /// Counts the request towards what its server may ask for.
+    fn admit(federation: &Federation, origin: &Self::Origin, kind: Kind) -> Result<Option<Permit>>;
 }
 
 impl Identify for NoAuthentication {
     type Origin = ();
+    type Announced = ();
 
     const ACCESS: Access = Access::Public;
+    const MAX_BODY: usize = FREE_BODY;
+
+    async fn announce(_: &Federation, _: &http::Request<()>) -> Result<()> {
+        Ok(())
+    }
+
+    fn identify((): &(), _: &Method, _: &str, _: Option<&Value>) -> Result<()> {
+        Ok(())
+    }
 
     fn admit(_: &Federation, (): &(), _: Kind) -> Result<Option<Permit>> {
         Ok(None)
-    }
-
-    async fn identify(_: &Federation, _: &http::Request<()>, _: Option<&Value>) -> Result<()> {
-        Ok(())
     }
 }
 
 impl Identify for ServerSignatures {
     type Origin = OwnedServerName;
+    type Announced = Announced;
 
     const ACCESS: Access = Access::Server;
+    const MAX_BODY: usize = MAX_BODY;
+
+    async fn announce(federation: &Federation, head: &http::Request<()>) -> Result<Announced> {
+        let authorization = authorization(head)?;
+        let origin = authorization.origin.clone();
+        let announced = federation.announce(authorization).await;
+        announced.map_err(|error| refuse_origin(&origin, &error))
+    }
+
+    fn identify(
+        announced: &Announced,
+        method: &Method,
+        uri: &str,
+        content: Option<&Value>,
+    ) -> Result<OwnedServerName> {
+        let signed = Signed {
+            method: method.as_str(),
+            uri,
+            content,
+        };
+        let proved = announced.prove(signed);
+        proved.map_err(|error| refuse_origin(announced.origin(), &error))
+    }
 
     fn admit(
         federation: &Federation,
@@ -99,24 +145,6 @@ impl Identify for ServerSignatures {
             .map(Some)
             .map_err(|refused| Refusal::too_fast(refused.retry_after))
     }
-
-    async fn identify(
-        federation: &Federation,
-        head: &http::Request<()>,
-        content: Option<&Value>,
-    ) -> Result<OwnedServerName> {
-        let authorization = authorization(head)?;
-        let uri = head.uri().path_and_query().map_or("/", |uri| uri.as_str());
-        let signed = Signed {
-            method: head.method().as_str(),
-            uri,
-            content,
-        };
-        federation
-            .authenticate(signed, &authorization)
-            .await
-            .map_err(|error| refuse_origin(&authorization.origin, &error))
-    }
 }
 
 fn authorization(head: &http::Request<()>) -> Result<Authorization> {
@@ -124,17 +152,27 @@ fn authorization(head: &http::Request<()>) -> Result<Authorization> {
         .headers()
         .get(header::AUTHORIZATION)
         .ok_or_else(|| Refusal::unauthorized("This endpoint needs a signed request."))?;
+    if header.len() > MAX_HEADER {
+        return Err(Refusal::unauthorized(
+            "The Authorization header is too long.",
+        ));
+    }
     let header = header
         .to_str()
         .map_err(|_| Refusal::unauthorized("The Authorization header is not readable."))?;
-    Authorization::parse(header).map_err(|error| {
+    let parsed = Authorization::parse(header).and_then(|parsed| {
+        parsed.check()?;
+        Ok(parsed)
+    });
+    parsed.map_err(|error| {
         Refusal::unauthorized(format!("The Authorization header is not valid: {error}."))
     })
 }
 
-fn refuse_origin(origin: &OwnedServerName, error: &AuthError) -> Refusal {
+fn refuse_origin(origin: &ServerName, error: &AuthError) -> Refusal {
     tracing::debug!(%origin, error = chain(error), "request of another server is not believed");
     match error {
+        AuthError::Key(KeyError::Busy) => Refusal::too_fast(BUSY),
         AuthError::Destination
         | AuthError::Ourselves
         | AuthError::Key(_)
@@ -176,13 +214,11 @@ where
     *head.uri_mut() = parts.uri;
     *head.headers_mut() = parts.headers;
 
-    if T::Authentication::ACCESS == Access::Server {
-        // Whoever does not even say who he is has his body left unread.
-        authorization(&head)?;
-    }
-    let body = read_body(body).await?;
-    let content = content(&body)?;
-    let origin = T::Authentication::identify(federation, &head, content.as_ref()).await?;
+    // Whoever does not say who he is, or says to be somebody whose keys cannot be had, has his body left unread.
+    let announced = T::Authentication::announce(federation, &head).await?;
+    let (body, memory) = read_body(body, T::Authentication::MAX_BODY, federation).await?;
+    let origin = prove::<T::Authentication>(&head, announced, body.clone()).await?;
+    drop(memory);
     let is_transaction = head.uri().path().starts_with(TRANSACTIONS);
     let kind = if is_transaction {
         Kind::Transaction
@@ -213,17 +249,78 @@ pub(crate) async fn hold_permit(
     response
 }
 
-async fn read_body(body: Body) -> Result<Bytes> {
-    match Limited::new(body, MAX_BODY).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::too_large(format!(
-            "The body is larger than {MAX_BODY} bytes."
-        ))),
-        Err(_) => Err(Refusal::bad_request(
-            ErrorKind::Unknown,
-            "The body ended early.",
-        )),
+/// Parses the body and proves by it who is calling. Large bodies are dealt with where nobody waits for the thread.
+async fn prove<A: Identify>(
+    head: &http::Request<()>,
+    announced: A::Announced,
+    body: Bytes,
+) -> Result<A::Origin> {
+    let uri = head.uri().path_and_query().map_or("/", |uri| uri.as_str());
+    let (method, uri) = (head.method().clone(), uri.to_owned());
+    let is_large = body.len() > FREE_BODY;
+    let prove = move || {
+        let content = content(&body)?;
+        A::identify(&announced, &method, &uri, content.as_ref())
+    };
+    if is_large {
+        tokio::task::spawn_blocking(prove)
+            .await
+            .map_err(Refusal::internal)?
+    } else {
+        prove()
     }
+}
+
+/// The body, and the memory it takes while it is not proved.
+async fn read_body(
+    body: Body,
+    limit: usize,
+    federation: &Federation,
+) -> Result<(Bytes, Vec<BodyMemory>)> {
+    let reading = async {
+        let mut body = Limited::new(body, limit);
+        let mut read = BytesMut::new();
+        let mut memory = Vec::new();
+        let mut reserved = FREE_BODY;
+        while let Some(frame) = body.frame().await {
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) if error.is::<LengthLimitError>() => {
+                    return Err(Refusal::too_large(format!(
+                        "The body is larger than {limit} bytes."
+                    )));
+                }
+                Err(_) => {
+                    return Err(Refusal::bad_request(
+                        ErrorKind::Unknown,
+                        "The body ended early.",
+                    ));
+                }
+            };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            let missing = (read.len() + data.len()).saturating_sub(reserved);
+            if missing > 0 {
+                // In few steps: each is a permit.
+                let step = missing.max(reserved).min(limit);
+                let permit = federation.admit_body(step).await;
+                memory.push(permit.ok_or_else(|| Refusal::too_fast(BUSY))?);
+                reserved += step;
+            }
+            read.extend_from_slice(&data);
+        }
+        Ok((read.freeze(), memory))
+    };
+    tokio::time::timeout(BODY_TIMEOUT, reading)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Refusal::new(
+                StatusCode::REQUEST_TIMEOUT,
+                ErrorKind::Unknown,
+                "The body did not come in time.",
+            ))
+        })
 }
 
 /// The body as JSON, which is always an object; none if it is empty.

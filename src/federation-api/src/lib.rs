@@ -12,6 +12,8 @@ mod exchange_third_party_invite;
 mod extract;
 mod invite;
 mod invite_v1;
+mod key_query;
+mod key_query_batch;
 mod key_server;
 mod make_join;
 mod make_knock;
@@ -65,6 +67,10 @@ pub fn router(federation: Federation) -> (Router, Vec<Route>) {
 fn routes() -> Routes {
     Routes::new()
         .operation::<discovery::get_server_keys::v2::Request, _, _>(key_server::get)
+        .operation::<discovery::get_remote_server_keys::v2::Request, _, _>(key_query::get)
+        .operation::<discovery::get_remote_server_keys_batch::v2::Request, _, _>(
+            key_query_batch::post,
+        )
         .operation::<discovery::get_server_version::v1::Request, _, _>(version::get)
         .operation::<membership::prepare_join_event::v1::Request, _, _>(make_join::get)
         .operation::<membership::create_join_event::v2::Request, _, _>(send_join::put)
@@ -105,6 +111,7 @@ mod tests {
     /// A path with something in the place of each parameter.
     fn filled(path: &str) -> String {
         let segments = path.split('/').map(|segment| match segment {
+            "{server_name}" => OUR_NAME,
             segment if segment.starts_with('{') => "x",
             segment => segment,
         });
@@ -116,11 +123,13 @@ mod tests {
         let here = Here::new().await;
         let public = [
             "/_matrix/key/v2/server",
+            "/_matrix/key/v2/query",
+            "/_matrix/key/v2/query/{server_name}",
             "/_matrix/federation/v1/version",
             "/_matrix/federation/v1/openid/userinfo",
             "/_matrix/federation/v1/3pid/onbind",
         ];
-        assert_eq!(here.table.len(), 26);
+        assert_eq!(here.table.len(), 28);
         for route in &here.table {
             let is_public = public.contains(&route.path);
             assert_eq!(route.access == Access::Public, is_public, "{}", route.path);
@@ -149,6 +158,10 @@ mod tests {
         let here = Here::new().await;
         let path = "/_matrix/federation/v1/send/1";
         let header = "X-Matrix origin=there.example,key=\"ed25519:there\",sig=\"AAAA\"";
+        // Not even a signature: nothing is read, however large it is.
+        let unread = here.send(Method::PUT, path, Some(header), " ".repeat((8 << 20) + 1));
+        unread.await.refused(401, "M_UNAUTHORIZED");
+        let header = &header.replace("AAAA", &"A".repeat(86));
         let send = |body: String| async { here.send(Method::PUT, path, Some(header), body).await };
         send("[]".to_owned()).await.refused(400, "M_BAD_JSON");
         send("{".to_owned()).await.refused(400, "M_NOT_JSON");
@@ -160,6 +173,50 @@ mod tests {
             .signed(Method::PUT, path, Some(json!({ "pdus": 1 })))
             .await;
         refused.refused(400, "M_BAD_JSON");
+    }
+
+    #[tokio::test]
+    async fn bodies_of_servers_without_a_key_are_not_read() {
+        let here = Here::new().await;
+        let path = "/_matrix/federation/v1/send/1";
+        let signature = "A".repeat(86);
+        let header = format!("X-Matrix origin=\"[::1]:1\",key=\"ed25519:a\",sig=\"{signature}\"");
+        let unread = here.send(Method::PUT, path, Some(&header), " ".repeat((8 << 20) + 1));
+        unread.await.refused(401, "M_UNAUTHORIZED");
+    }
+
+    #[tokio::test]
+    async fn large_bodies_are_read_and_proved() {
+        let here = Here::new().await;
+        let body = json!({ "origin": "there.example", "origin_server_ts": 0, "pdus": [], "edus": [], "filling": "x".repeat(1 << 20) });
+        let path = "/_matrix/federation/v1/send/1";
+        here.signed(Method::PUT, path, Some(body)).await.ok();
+    }
+
+    #[tokio::test]
+    async fn this_server_vouches_for_its_own_keys_as_well() {
+        let here = Here::new().await;
+        let path = format!("/_matrix/key/v2/query/{OUR_NAME}");
+        let one = here.send(Method::GET, &path, None, "").await.ok();
+        let body = json!({ "server_keys": { OUR_NAME: {}, "not a name": {} } });
+        let path = "/_matrix/key/v2/query";
+        let batch = here.send(Method::POST, path, None, body.to_string()).await;
+        let batch = batch.ok();
+        for answer in [one, batch] {
+            let keys = answer["server_keys"].as_array().expect("a list");
+            assert_eq!(keys.len(), 1);
+            assert_eq!(keys[0]["server_name"], OUR_NAME);
+        }
+        let none = here
+            .send(Method::POST, path, None, "{\"server_keys\":{}}")
+            .await;
+        assert_eq!(none.ok(), json!({ "server_keys": [] }));
+        let bad = here
+            .send(Method::POST, path, None, "{\"server_keys\":1}")
+            .await;
+        bad.refused(400, "M_BAD_JSON");
+        let bad = here.send(Method::POST, path, None, "{").await;
+        bad.refused(400, "M_NOT_JSON");
     }
 
     #[tokio::test]

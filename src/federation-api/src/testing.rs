@@ -114,7 +114,7 @@ impl Here {
             fetched: NOW,
             valid_until: Millis(NOW.0 + 1_000_000),
             current: vec![(there.key().id().to_owned(), there.key().public_key_bytes())],
-            old: Vec::new(),
+            ..PublishedKeys::default()
         };
         let mut batch = Batch::new();
         batch.put::<ServerKeys>(&"there.example".to_owned(), &known);

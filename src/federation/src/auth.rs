@@ -9,6 +9,8 @@ use myelin_rules::{
 use ruma::{OwnedServerName, ServerName};
 use serde_json::Value;
 
+/// The longest key identifier.
+const LONGEST_KEY_ID: usize = 255;
 /// The scheme of the header.
 const SCHEME: &str = "X-Matrix";
 
@@ -43,6 +45,9 @@ pub enum HeaderError {
     /// A parameter is not a server name.
     #[error("the parameter `{0}` is not a server name")]
     Name(&'static str),
+    /// A parameter is too long, or can be no key identifier or signature.
+    #[error("the parameter `{0}` is not valid")]
+    Value(&'static str),
 }
 
 /// A request as far as its signature covers it.
@@ -79,9 +84,10 @@ impl Signed<'_> {
     pub fn sign(
         &self,
         origin: &ServerName,
-        key: &SigningKey,
+        key: impl AsRef<SigningKey>,
         destination: &ServerName,
     ) -> Result<Authorization, CanonicalError> {
+        let key = key.as_ref();
         let text = self.text(origin, destination)?;
         Ok(Authorization {
             origin: origin.to_owned(),
@@ -135,6 +141,25 @@ impl Authorization {
             key: key.value.ok_or(HeaderError::Missing("key"))?,
             signature: signature.value.ok_or(HeaderError::Missing("sig"))?,
         })
+    }
+
+    /// Whether the key and the signature could be what they should be. What this refuses can be refused before anything is
+    /// read, asked for or computed.
+    pub fn check(&self) -> Result<(), HeaderError> {
+        let is_key = self.key.len() <= LONGEST_KEY_ID
+            && self.key.strip_prefix("ed25519:").is_some_and(|version| {
+                !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_graphic())
+            });
+        if !is_key {
+            return Err(HeaderError::Value("key"));
+        }
+        // 64 bytes in base64, with or without padding.
+        let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+        let signature = self.signature.trim_end_matches('=');
+        if signature.len() != 86 || !signature.bytes().all(is_base64) {
+            return Err(HeaderError::Value("sig"));
+        }
+        Ok(())
     }
 
     /// The value of the header, in the form that older servers read as well.

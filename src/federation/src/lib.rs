@@ -4,7 +4,9 @@
 //! signed requests, the key ring, what a transaction of theirs does here, and what they are sent of our own accord.
 //! Is not: aware of HTTP as it comes in, or of what an event means: what was fetched or received is checked by `rooms`.
 
+mod admission;
 pub mod auth;
+pub mod check;
 mod client;
 mod connect;
 mod discovery;
@@ -32,20 +34,21 @@ use std::{error::Error as StdError, fmt, sync::Arc};
 use myelin_accounts::Accounts;
 use myelin_config::Federation as Settings;
 use myelin_rooms::Rooms;
-use myelin_rules::{Object, Signer};
+use myelin_rules::{Object, Signer, SigningKey};
 use myelin_store::Store;
 use myelin_types::{Clock, Random};
 use ruma::{OwnedServerName, ServerName};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+pub use admission::{BodyMemory, FREE_BODY};
 use auth::{Authorization, Signed};
 pub use client::RequestError;
 pub use connect::ConnectError;
 use discovery::route::Ports;
 pub use dns::DnsError;
 pub use inbound::{Kind, MAX_EDUS, MAX_PDUS, Permit, TooMuch, Transaction, TransactionError};
-pub use keys::KeyError;
+pub use keys::{KeyError, notary::Queries};
 pub use membership::{
     BoundInvite, ExchangeError, InviteError, KnockError, MOST_BOUND, ReceiveInviteError,
 };
@@ -63,6 +66,7 @@ struct Inner {
     server_name: OwnedServerName,
     client: Arc<client::Client>,
     keys: keys::KeyRing,
+    admission: admission::Admission,
     rooms: Rooms,
     accounts: Accounts,
     clock: Arc<dyn Clock>,
@@ -124,6 +128,40 @@ pub enum AuthError {
     Signature,
 }
 
+/// A request whose header could be right: the server exists and has the key.
+#[derive(Clone)]
+pub struct Announced {
+    here: OwnedServerName,
+    outbound: Outbound,
+    authorization: Authorization,
+    key: [u8; 32],
+}
+
+impl fmt::Debug for Announced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Announced")
+            .field("authorization", &self.authorization)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Announced {
+    /// The server that is said to call.
+    pub fn origin(&self) -> &ServerName {
+        &self.authorization.origin
+    }
+
+    /// Proves that the request comes from the server that its header names.
+    pub fn prove(&self, request: Signed<'_>) -> Result<OwnedServerName, AuthError> {
+        if request.verify(&self.authorization, &self.here, &self.key) {
+            self.outbound.heard(&self.authorization.origin);
+            Ok(self.authorization.origin.clone())
+        } else {
+            Err(AuthError::Signature)
+        }
+    }
+}
+
 impl Federation {
     /// Reads the certificate files, so not to be called on an async thread that must not block for long.
     pub fn new(settings: &Settings, parts: Parts) -> Result<Federation, ClientError> {
@@ -169,7 +207,14 @@ impl Federation {
         Ok(Federation(Arc::new(Inner {
             enabled: settings.enabled,
             server_name,
-            keys: keys::KeyRing::new(store, Arc::clone(&clock), Arc::clone(&client), signer),
+            keys: keys::KeyRing::new(
+                store,
+                Arc::clone(&clock),
+                Arc::clone(&client),
+                signer,
+                settings.trusted_key_servers.clone(),
+            ),
+            admission: admission::Admission::default(),
             client,
             rooms,
             accounts,
@@ -226,12 +271,20 @@ impl Federation {
         self.0.keys.own()
     }
 
-    /// Proves that a request comes from the server that its header names.
-    pub async fn authenticate(
-        &self,
-        request: Signed<'_>,
-        authorization: &Authorization,
-    ) -> Result<OwnedServerName, AuthError> {
+    /// The keys of these servers as they signed them, each with our signature: this server as a notary.
+    pub async fn notarize(&self, queries: Queries) -> Result<Vec<Object>, KeyError> {
+        self.0.keys.notarize(queries).await
+    }
+
+    /// Signs with `key` from now on. The key of before is published as an old one and remembered for good, so that what it
+    /// signed still verifies. The caller has made sure that `key` is not lost.
+    pub async fn replace_key(&self, key: SigningKey) -> Result<(), KeyError> {
+        self.0.keys.replace_own(key).await
+    }
+
+    /// What a header says, as far as it can be proved without the request's body: whoever does not get this far has not had
+    /// his body read.
+    pub async fn announce(&self, authorization: Authorization) -> Result<Announced, AuthError> {
         let here = self.server_name();
         if let Some(destination) = &authorization.destination
             && destination != here
@@ -247,12 +300,28 @@ impl Federation {
             .request_key(&authorization.origin, &authorization.key)
             .await
             .map_err(AuthError::Key)?;
-        if request.verify(authorization, here, &key) {
-            self.0.outbound.heard(&authorization.origin);
-            Ok(authorization.origin.clone())
-        } else {
-            Err(AuthError::Signature)
-        }
+        Ok(Announced {
+            here: here.to_owned(),
+            outbound: self.0.outbound.clone(),
+            authorization,
+            key,
+        })
+    }
+
+    /// Proves that a request comes from the server that its header names.
+    pub async fn authenticate(
+        &self,
+        request: Signed<'_>,
+        authorization: &Authorization,
+    ) -> Result<OwnedServerName, AuthError> {
+        let announced = self.announce(authorization.clone()).await?;
+        announced.prove(request)
+    }
+
+    /// Memory for so many bytes of a body that is not proved yet; none if there is too much of it already. The first
+    /// [`FREE_BODY`] bytes of each need none.
+    pub async fn admit_body(&self, bytes: usize) -> Option<BodyMemory> {
+        self.0.admission.body(bytes).await
     }
 
     /// Forgets what was known of servers that have been gone for long.
@@ -264,6 +333,32 @@ impl Federation {
                 return Ok(());
             }
         }
+    }
+}
+
+/// The parsers of what strangers send, for fuzzing.
+#[doc(hidden)]
+pub mod fuzzing {
+    /// The value of an `Authorization` header.
+    pub fn authorization(text: &str) {
+        if let Ok(authorization) = crate::auth::Authorization::parse(text) {
+            let _ = authorization.check();
+        }
+    }
+
+    /// The body of `/.well-known/matrix/server`.
+    pub fn well_known(body: &[u8]) {
+        let _ = crate::discovery::well_known::parse(body);
+    }
+
+    /// The answer of `GET /_matrix/key/v2/server`.
+    pub fn keys(body: &[u8]) {
+        let _ = crate::keys::document::Document::read(body);
+    }
+
+    /// The answer of `POST /_matrix/key/v2/query`.
+    pub fn notary(body: &[u8]) {
+        let _ = crate::keys::notary::read_answer(body);
     }
 }
 

@@ -14,7 +14,7 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use myelin_accounts::Accounts;
 use myelin_config::{Config, Federation as Settings};
@@ -46,6 +46,9 @@ pub(crate) struct Other {
     pub(crate) silent: Arc<AtomicBool>,
     /// What it shows in the place of its keys.
     pub(crate) keys: Arc<Mutex<Object>>,
+    /// What it vouches for as a notary, and what it was asked.
+    pub(crate) vouched: Arc<Mutex<Vec<Object>>>,
+    pub(crate) questions: Arc<Mutex<Vec<Value>>>,
     /// Its certificate's authority, PEM.
     authority: PathBuf,
     _dir: TempDir,
@@ -57,6 +60,8 @@ struct Answers {
     asked: Arc<AtomicUsize>,
     silent: Arc<AtomicBool>,
     keys: Arc<Mutex<Object>>,
+    vouched: Arc<Mutex<Vec<Object>>>,
+    questions: Arc<Mutex<Vec<Value>>>,
     ours: OwnedServerName,
     our_key: [u8; 32],
     name: OwnedServerName,
@@ -102,17 +107,21 @@ impl Other {
             asked: Arc::default(),
             silent: Arc::default(),
             keys: Arc::new(Mutex::new(document)),
+            vouched: Arc::default(),
+            questions: Arc::default(),
             ours: our_name(),
             our_key: our_signer().key().public_key_bytes(),
             name: name.clone(),
         };
         let router = Router::new()
             .route("/_matrix/key/v2/server", get(keys))
+            .route("/_matrix/key/v2/query", post(vouch))
             .route(
                 "/_matrix/federation/v1/get_missing_events/{room}",
                 post(missing_events),
             )
             .route("/_matrix/federation/v1/event/{event}", get(event))
+            .route("/_matrix/federation/v1/send/{id}", put(send))
             .route("/_matrix/federation/v1/state_ids/{room}", get(state_ids))
             .with_state(answers.clone());
 
@@ -139,6 +148,8 @@ impl Other {
             asked: answers.asked,
             silent: answers.silent,
             keys: answers.keys,
+            vouched: answers.vouched,
+            questions: answers.questions,
             authority,
             _dir: dir,
             handle,
@@ -155,6 +166,7 @@ impl Other {
         Settings {
             enabled: true,
             ca_certificates: vec![self.authority.clone()],
+            trusted_key_servers: Vec::new(),
             allow_private_addresses: ["127.0.0.0/8", "::1"]
                 .map(|network| network.parse().expect("a network"))
                 .to_vec(),
@@ -250,6 +262,14 @@ async fn keys(State(answers): State<Answers>) -> Response {
     axum::Json(answers.keys.lock().clone()).into_response()
 }
 
+async fn vouch(
+    State(answers): State<Answers>,
+    axum::Json(question): axum::Json<Value>,
+) -> Response {
+    answers.questions.lock().push(question);
+    axum::Json(json!({ "server_keys": *answers.vouched.lock() })).into_response()
+}
+
 impl Answers {
     /// Whether a request is signed by the server under test and for this one.
     fn believes(
@@ -283,6 +303,18 @@ async fn missing_events(
         return StatusCode::UNAUTHORIZED.into_response();
     }
     axum::Json(json!({ "events": [{ "asked": body }] })).into_response()
+}
+
+async fn send(
+    State(answers): State<Answers>,
+    uri: Uri,
+    headers: HeaderMap,
+    axum::Json(body): axum::Json<Value>,
+) -> Response {
+    if !answers.believes("PUT", &uri, &headers, Some(&body)) {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    axum::Json(json!({ "pdus": {} })).into_response()
 }
 
 async fn event(State(answers): State<Answers>, uri: Uri, headers: HeaderMap) -> Response {

@@ -3,11 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use myelin_config::Federation as Settings;
-use myelin_data::federation::ServerKeys;
+use myelin_data::federation::{OwnOldKeys, ServerKeys};
 use myelin_rooms::remote::{Fetch, FetchError, MissingEvents, WantedKey};
-use myelin_rules::sign;
+use myelin_rules::{Object, Signer, SigningKey, sign};
 use myelin_types::{Clock, Millis};
-use ruma::{event_id, room_id};
+use ruma::{OwnedServerName, event_id, room_id};
 use serde_json::{Value, json};
 
 use crate::{
@@ -234,7 +234,8 @@ async fn keys_of_servers_that_are_gone_are_forgotten() {
     };
     federation.tidy().await.expect("the store works");
     assert!(kept());
-    here.clock.advance(std::time::Duration::from_hours(24 * 91));
+    here.clock
+        .advance(std::time::Duration::from_hours(24 * 366));
     federation.tidy().await.expect("the store works");
     assert!(!kept());
 }
@@ -299,4 +300,243 @@ async fn servers_without_a_known_authority_or_a_public_address_are_not_spoken_to
         ..other.settings()
     })
     .await;
+}
+
+/// The settings with which `other` is asked for the keys of others.
+fn with_notary(other: &Other) -> Settings {
+    Settings {
+        trusted_key_servers: vec![other.name.clone()],
+        ..other.settings()
+    }
+}
+
+/// A server that nobody reaches: its signer, and its keys.
+fn gone() -> (Signer, Object) {
+    let signer = Signer::new("[::1]:1", SigningKey::from_seed("gone", [3; 32]));
+    let document = key_document(&signer, NOW.0 - 1_000_000, json!({}));
+    (signer, document)
+}
+
+#[tokio::test]
+async fn notaries_know_the_keys_of_servers_that_are_gone() {
+    let (here, other) = (Here::new().await, Other::start().await);
+    let federation = here.federation(&with_notary(&other));
+    let (signer, mut document) = gone();
+    other
+        .signer
+        .sign_json(&mut document)
+        .expect("it can be signed");
+    *other.vouched.lock() = vec![document];
+    let name = OwnedServerName::try_from(signer.server_name()).expect("a name");
+    let wanted = |valid_at: u64| {
+        vec![WantedKey {
+            server: name.clone(),
+            key_id: signer.key().id().to_owned(),
+            valid_at: Millis(valid_at),
+        }]
+    };
+    let found = federation.keys(&wanted(NOW.0 - 2_000_000)).await;
+    let key = found[name.as_str()]["ed25519:gone"];
+    assert_eq!(key.key, signer.key().public_key_bytes());
+    assert_eq!(key.valid_until, Some(Millis(NOW.0 - 1_000_000)));
+    let asked = json!({ "server_keys": { name.as_str(): {
+        "ed25519:gone": { "minimum_valid_until_ts": NOW.0 - 2_000_000 },
+    } } });
+    assert_eq!(*other.questions.lock(), [asked]);
+
+    // What is known is not asked for, and what is not had is not asked for again and again.
+    federation.keys(&wanted(NOW.0 - 2_000_000)).await;
+    federation.keys(&wanted(NOW.0)).await;
+    federation.keys(&wanted(NOW.0)).await;
+    assert_eq!(other.questions.lock().len(), 1);
+    // We vouch for it in turn, although it is gone.
+    let vouched = federation
+        .notarize([(name.clone(), Vec::new())].into())
+        .await;
+    let vouched = vouched.expect("it is known");
+    let signatures = vouched[0]["signatures"].as_object().expect("an object");
+    for by in [name.as_str(), other.name.as_str(), our_name().as_str()] {
+        assert!(signatures.contains_key(by), "{by}");
+    }
+}
+
+#[tokio::test]
+async fn a_notary_is_believed_only_with_both_signatures() {
+    let (here, other) = (Here::new().await, Other::start().await);
+    let federation = here.federation(&with_notary(&other));
+    let (signer, document) = gone();
+    let mut forged = document.clone();
+    forged.insert("valid_until_ts".to_owned(), json!(NOW.0 + 5));
+    other
+        .signer
+        .sign_json(&mut forged)
+        .expect("it can be signed");
+    *other.vouched.lock() = vec![document, forged];
+    let name = OwnedServerName::try_from(signer.server_name()).expect("a name");
+    let wanted = WantedKey {
+        server: name.clone(),
+        key_id: signer.key().id().to_owned(),
+        valid_at: Millis(0),
+    };
+    let found = federation.keys(&[wanted]).await;
+    assert_eq!(other.questions.lock().len(), 1);
+    assert!(found[name.as_str()].is_empty());
+}
+
+#[tokio::test]
+async fn many_servers_are_one_question_to_a_notary() {
+    let (here, other) = (Here::new().await, Other::start().await);
+    let federation = here.federation(&with_notary(&other));
+    let mut wanted = Vec::new();
+    for port in 1..=20 {
+        let name = format!("[::1]:{port}");
+        let signer = Signer::new(name.as_str(), SigningKey::from_seed("1", [port; 32]));
+        let mut document = key_document(&signer, NOW.0 + 1_000_000, json!({}));
+        other
+            .signer
+            .sign_json(&mut document)
+            .expect("it can be signed");
+        other.vouched.lock().push(document);
+        wanted.push(WantedKey {
+            server: OwnedServerName::try_from(name).expect("a name"),
+            key_id: "ed25519:1".to_owned(),
+            valid_at: NOW,
+        });
+    }
+    let found = federation.keys(&wanted).await;
+    assert_eq!(other.questions.lock().len(), 1);
+    for key in &wanted {
+        assert!(
+            found[key.server.as_str()].contains_key("ed25519:1"),
+            "{}",
+            key.server
+        );
+    }
+}
+
+#[tokio::test]
+async fn this_server_vouches_for_what_it_knows_and_asks_within_limits() {
+    let (here, other) = (Here::new().await, Other::start().await);
+    let federation = here.federation(&other.settings());
+    let ask = async |until: Option<u64>| {
+        let criterion = (Some("ed25519:there".to_owned()), until.map(Millis));
+        let queries = [(other.name.clone(), vec![criterion])].into();
+        federation.notarize(queries).await.expect("the store works")
+    };
+    let keys = ask(None).await;
+    assert_eq!(keys.len(), 1);
+    assert_eq!(other.asked(), 1);
+    let ours = [(
+        our_signer().key().id().to_owned(),
+        our_signer().key().public_key_bytes(),
+    )];
+    let signed = sign::verify_json(&keys[0], our_name().as_str(), &ours.into());
+    assert_eq!(signed, Ok(()));
+    ask(None).await;
+    assert_eq!(other.asked(), 1, "it is known");
+    // Longer than its keys are said to count: it is asked whether there is news, and not at every question.
+    for _ in 0..3 {
+        here.clock.advance(std::time::Duration::from_secs(4));
+        assert_eq!(ask(Some(NOW.0 + 2_000_000)).await.len(), 1);
+    }
+    assert_eq!(other.asked(), 2);
+    other.silent.store(true, Ordering::SeqCst);
+    here.clock.advance(std::time::Duration::from_hours(30));
+    assert_eq!(ask(None).await.len(), 1, "what was known last");
+    assert_eq!(other.asked(), 3);
+    let unknown = [(gone_name(), Vec::new())].into();
+    let unknown = federation.notarize(unknown).await.expect("the store works");
+    assert!(unknown.is_empty());
+}
+
+fn gone_name() -> OwnedServerName {
+    OwnedServerName::try_from("[::1]:1").expect("a name")
+}
+
+#[tokio::test]
+async fn a_replaced_key_is_published_as_an_old_one() {
+    let here = Here::new().await;
+    let federation = here.federation(&Settings::default());
+    let before = federation.own_keys();
+    assert_eq!(before["old_verify_keys"], json!({}));
+    let new = SigningKey::from_seed("new", [9; 32]);
+    let new_key = [("ed25519:new".to_owned(), new.public_key_bytes())];
+    federation.replace_key(new).await.expect("the store works");
+    let after = federation.own_keys();
+    let own = our_name();
+    let signed = sign::verify_json(&after, own.as_str(), &new_key.into());
+    assert_eq!(signed, Ok(()));
+    let old = &after["old_verify_keys"]["ed25519:here"];
+    assert_eq!(old["key"], our_signer().key().public_key());
+    assert_eq!(old["expired_ts"], NOW.0 + 1000);
+    let all = federation
+        .keys(&[WantedKey {
+            server: our_name(),
+            key_id: "ed25519:here".to_owned(),
+            valid_at: NOW,
+        }])
+        .await;
+    let old = all[our_name().as_str()]["ed25519:here"];
+    assert_eq!(old.expired, Some(Millis(NOW.0 + 1000)));
+    let row = here
+        .store
+        .view()
+        .get::<OwnOldKeys>(&"ed25519:here".to_owned());
+    assert!(row.expect("the store reads").is_some());
+}
+
+#[tokio::test]
+async fn each_step_of_reaching_a_server_is_shown() {
+    let (here, other) = (Here::new().await, Other::start().await);
+    let federation = here.federation(&other.settings());
+    let report = federation.check(&other.name).await;
+    assert!(report.is_good(), "{report}");
+    let shown = report.to_string();
+    for part in [
+        "the name has a port",
+        "TLSv1_3",
+        "ed25519:there",
+        "we are who we are",
+    ] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+
+    let strict = Settings {
+        ca_certificates: Vec::new(),
+        ..other.settings()
+    };
+    let report = here.federation(&strict).check(&other.name).await;
+    assert!(!report.is_good());
+    assert!(
+        report.to_string().contains("issued the certificate"),
+        "{report}"
+    );
+    let guarded = Settings {
+        allow_private_addresses: Vec::new(),
+        ..other.settings()
+    };
+    let report = here.federation(&guarded).check(&other.name).await;
+    assert!(!report.is_good());
+    assert!(
+        report.to_string().contains("allow_private_addresses"),
+        "{report}"
+    );
+    other.silent.store(true, Ordering::SeqCst);
+    let report = federation.check(&other.name).await;
+    assert!(!report.is_good());
+    assert!(report.to_string().contains("502"), "{report}");
+    let report = federation.check(&gone_name()).await;
+    assert!(
+        report.to_string().contains("Nobody listens on port 1"),
+        "{report}"
+    );
+    let off = Settings {
+        enabled: false,
+        ..other.settings()
+    };
+    let report = here.federation(&off).check(&other.name).await;
+    assert!(
+        report.to_string().contains("federation.enabled"),
+        "{report}"
+    );
 }

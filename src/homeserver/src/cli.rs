@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use ruma::OwnedServerName;
 
 /// A Matrix homeserver.
 #[derive(Debug, Parser)]
@@ -54,6 +55,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: RoomCommand,
     },
+    /// Look into how this server and others work together
+    Federation {
+        #[command(subcommand)]
+        command: FederationCommand,
+    },
     /// Make a copy of the data directory that can be used in its place, whether the server is running or not
     Backup {
         /// The directory to make; it must not exist yet
@@ -83,6 +89,26 @@ pub(crate) enum RoomCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// What to do about other servers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FederationCommand {
+    /// Show every step of reaching a server, and what is wrong; the exit code is 0 when it can be reached
+    ///
+    /// Give the name of this server to see whether others can reach it, as far as this machine can tell.
+    Check {
+        /// The server's name, as it stands behind the colon of its users' ids
+        server: OwnedServerName,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sign with a new key from now on
+    ///
+    /// The key of before is published as an old one, so that what it signed still counts. Other servers learn of the new
+    /// key by themselves. Make a backup afterwards.
+    RotateKey,
 }
 
 /// What to do with users.

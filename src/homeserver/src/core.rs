@@ -8,7 +8,7 @@ use myelin_config::Config;
 use myelin_data::Interner;
 use myelin_federation::{Federation, Parts};
 use myelin_rooms::{PresenceOptions, Rooms};
-use myelin_rules::{RoomVersion, Signer};
+use myelin_rules::RoomVersion;
 use myelin_store::Store;
 use myelin_sync::Sync;
 use myelin_types::{Clock, Random, SystemClock, SystemRandom};
@@ -16,6 +16,7 @@ use myelin_types::{Clock, Random, SystemClock, SystemRandom};
 use crate::{
     data_dir::{DataDir, DataDirError},
     memory,
+    signing::{self, SigningError},
 };
 
 /// Time and chance, as the server meets them.
@@ -52,6 +53,9 @@ pub enum OpenError {
     /// The database.
     #[error("open the database")]
     Store(#[from] myelin_store::OpenError),
+    /// The keys that this server signed with before.
+    #[error("read the earlier signing keys")]
+    OldKeys(#[from] SigningError),
     /// The numbers of users, rooms and events.
     #[error("restore the counters")]
     Interner(#[from] myelin_data::interner::InternError),
@@ -90,7 +94,6 @@ impl Core {
 
         let data_dir = DataDir::open(&config.server.data_dir, name)?;
         let key = data_dir.signing_key(&**random)?;
-        let signer = Arc::new(Signer::new(name.as_str(), key));
 
         let store = {
             let database = data_dir.database();
@@ -104,6 +107,8 @@ impl Core {
                 .await
                 .map_err(|_| OpenError::Interrupted)??
         };
+        let signer = signing::signer(&config.server, &store, key, &**clock).await?;
+        let signer = Arc::new(signer);
         let interner = Interner::with_memory(store.clone(), shares.names).await?;
         let rooms = Rooms::open(
             store.clone(),

@@ -15,6 +15,9 @@ use ruma::ServerName;
 pub const DATABASE: &str = "database";
 /// The signing key's file inside the data directory, readable by its owner only.
 pub const SIGNING_KEY: &str = "signing.key";
+/// The key that is to take the place of [`SIGNING_KEY`]. Where it is found at a start, its replacement was cut short and is
+/// completed: events may have been signed with it already.
+const NEXT_SIGNING_KEY: &str = "signing.key.next";
 /// The file inside the data directory that says which server it belongs to.
 pub(crate) const SERVER_NAME: &str = "server_name";
 /// The socket inside the data directory through which the operator's commands reach the running server.
@@ -121,6 +124,43 @@ impl DataDir {
     }
 }
 
+/// The key that is to take the place of the signing key, if there is one.
+pub(crate) fn next_signing_key(data_dir: &Path) -> Result<Option<SigningKey>, DataDirError> {
+    let path = data_dir.join(NEXT_SIGNING_KEY);
+    match fs::read_to_string(&path) {
+        Ok(text) => SigningKey::from_file_format(&text)
+            .map(Some)
+            .map_err(|source| DataDirError::Key { path, source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("read", &path)(error)),
+    }
+}
+
+/// Puts a new key beside the signing key, durably. Nothing is signed with it before.
+pub(crate) fn prepare_signing_key(data_dir: &Path, key: &SigningKey) -> Result<(), DataDirError> {
+    let unfinished = data_dir.join(format!("{NEXT_SIGNING_KEY}.tmp"));
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(io_error("remove", &unfinished)(error));
+        }
+        _ => {}
+    }
+    write_private(&unfinished, &key.to_file_format())?;
+    rename(data_dir, &unfinished, &data_dir.join(NEXT_SIGNING_KEY))
+}
+
+/// The key that was put beside the signing key takes its place. What the one of before signed must be known by its public
+/// half already.
+pub(crate) fn adopt_signing_key(data_dir: &Path) -> Result<(), DataDirError> {
+    let next = data_dir.join(NEXT_SIGNING_KEY);
+    rename(data_dir, &next, &data_dir.join(SIGNING_KEY))
+}
+
+fn rename(data_dir: &Path, from: &Path, to: &Path) -> Result<(), DataDirError> {
+    let renamed = fs::rename(from, to).and_then(|()| fs::File::open(data_dir)?.sync_all());
+    renamed.map_err(io_error("rename", from))
+}
+
 /// Writes a new file that only its owner can read, durably. Never overwrites.
 pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), DataDirError> {
     let write = || {
@@ -189,6 +229,30 @@ mod tests {
             refused,
             Err(DataDirError::OtherServer { found, .. }) if found == "example.org"
         ));
+    }
+
+    #[test]
+    fn a_key_takes_the_place_of_another() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let data = DataDir::open(dir.path(), server_name!("example.org")).expect("a directory");
+        let random = SeededRandom::new(1);
+        let first = data.signing_key(&random).expect("a new key");
+        assert!(next_signing_key(dir.path()).expect("none").is_none());
+        let second = SigningKey::generate(&random);
+        // What a crash left behind is no obstacle.
+        fs::write(dir.path().join("signing.key.next.tmp"), "ed25").expect("a file can be written");
+        prepare_signing_key(dir.path(), &second).expect("it is written");
+        let kept = data.signing_key(&random).expect("the first");
+        assert_eq!(kept.public_key(), first.public_key());
+        let next = next_signing_key(dir.path())
+            .expect("it reads")
+            .expect("there is one");
+        assert_eq!(next.public_key(), second.public_key());
+        adopt_signing_key(dir.path()).expect("it takes its place");
+        let kept = data.signing_key(&random).expect("the second");
+        assert_eq!(kept.public_key(), second.public_key());
+        assert!(next_signing_key(dir.path()).expect("none").is_none());
+        assert_eq!(mode(&dir.path().join(SIGNING_KEY)), 0o600);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod observe;
 mod operator;
 mod pages;
 mod server;
+mod signing;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ pub use self::core::{Core, OpenError, Surroundings};
 pub use data_dir::{DATABASE, DataDirError, SIGNING_KEY};
 pub use listeners::ListenError;
 pub use server::{Server, StartError};
+pub use signing::SigningError;
 
 /// The version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -14,6 +14,7 @@ use crate::{
     backup,
     control::{Answer, Request},
     health::Health,
+    signing,
 };
 
 /// Carries out commands. Cheap to clone.
@@ -27,6 +28,8 @@ pub(crate) struct Operator {
     pub(crate) settings: Option<PathBuf>,
     /// How the server is.
     pub(crate) health: Health,
+    /// Held while the signing key is replaced.
+    pub(crate) rotating: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Told how far a command is.
@@ -88,6 +91,23 @@ impl Operator {
             }
             Request::CheckRoom { room, compare_with } => {
                 self.check_room(&room, compare_with, going).await
+            }
+            Request::CheckFederation { server } => {
+                let report = self.state.federation.check(&server).await;
+                Ok(serde_json::to_value(report)?)
+            }
+            Request::RotateKey => {
+                // In a task: a key that is half replaced is no place to stop when the one who asked goes away.
+                let (federation, data_dir) = (self.state.federation.clone(), self.data_dir.clone());
+                let rotating = Arc::clone(&self.rotating);
+                let rotation = tokio::spawn(async move {
+                    let _one_at_a_time = rotating.lock().await;
+                    let random = Arc::clone(federation.random());
+                    signing::rotate(&federation, &data_dir, &random).await
+                });
+                let key_id = rotation.await??;
+                tracing::info!(key_id, "signing key replaced by the operator");
+                Ok(json!({ "key_id": key_id }))
             }
             Request::Backup { directory } => {
                 let source = backup::Source {

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use axum::{Router, middleware};
@@ -82,6 +83,7 @@ impl Server {
             data_dir: config.server.data_dir.clone(),
             settings: settings_file.map(Path::to_owned),
             health: health.clone(),
+            rotating: Arc::default(),
         };
         let socket = config.server.data_dir.join(CONTROL_SOCKET);
         control::listen(&socket, operator, tasks)

@@ -1,8 +1,9 @@
 //! Signing keys, signatures, and their verification. Spec: appendices, "Signing JSON"; server-server API, "Signing
 //! events".
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use arc_swap::ArcSwap;
 use base64::Engine as _;
 use myelin_types::{Millis, Random, random_string};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
@@ -27,10 +28,27 @@ pub struct SigningKey {
     pair: Ed25519KeyPair,
 }
 
-/// A signing key of the server `server_name`.
+/// The signing keys of the server `server_name`: the one it signs with, which can be replaced, and those of before.
 pub struct Signer {
     server_name: String,
-    key: SigningKey,
+    keys: ArcSwap<Keys>,
+}
+
+#[derive(Debug)]
+struct Keys {
+    current: Arc<SigningKey>,
+    old: Vec<OldKey>,
+}
+
+/// A key that a server signed with until it was replaced: its public half.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldKey {
+    /// The key identifier, `ed25519:<version>`.
+    pub id: String,
+    /// The public key.
+    pub key: [u8; 32],
+    /// Since when it no longer signs.
+    pub expired: Millis,
 }
 
 /// Why a key file is not one.
@@ -119,6 +137,12 @@ impl SigningKey {
     }
 }
 
+impl AsRef<SigningKey> for SigningKey {
+    fn as_ref(&self) -> &SigningKey {
+        self
+    }
+}
+
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SigningKey")
@@ -130,9 +154,18 @@ impl fmt::Debug for SigningKey {
 impl Signer {
     /// `key` as a key of `server_name`.
     pub fn new(server_name: impl Into<String>, key: SigningKey) -> Self {
+        Self::with_old(server_name, key, Vec::new())
+    }
+
+    /// The same, of a server that signed with other keys before.
+    pub fn with_old(server_name: impl Into<String>, key: SigningKey, old: Vec<OldKey>) -> Self {
+        let keys = Keys {
+            current: Arc::new(key),
+            old,
+        };
         Self {
             server_name: server_name.into(),
-            key,
+            keys: ArcSwap::from_pointee(keys),
         }
     }
 
@@ -142,27 +175,72 @@ impl Signer {
     }
 
     /// The key it signs with.
-    pub fn key(&self) -> &SigningKey {
-        &self.key
+    pub fn key(&self) -> Arc<SigningKey> {
+        Arc::clone(&self.keys.load().current)
+    }
+
+    /// The keys it signed with before.
+    pub fn old_keys(&self) -> Vec<OldKey> {
+        self.keys.load().old.clone()
+    }
+
+    /// Signs with `key` from now on. The key of before is returned as an old one that counts for what was sent until
+    /// `expired`. Two replacements at once would lose a key: the caller makes them one after the other.
+    pub fn replace(&self, key: SigningKey, expired: Millis) -> OldKey {
+        let before = self.keys.load_full();
+        let replaced = OldKey {
+            id: before.current.id.clone(),
+            key: before.current.public_key_bytes(),
+            expired,
+        };
+        let mut old = before.old.clone();
+        old.push(replaced.clone());
+        self.keys.store(Arc::new(Keys {
+            current: Arc::new(key),
+            old,
+        }));
+        replaced
+    }
+
+    /// All of its keys, for verifying what it signed.
+    pub fn verify_keys(&self) -> BTreeMap<String, VerifyKey> {
+        let keys = self.keys.load();
+        let old = keys.old.iter().map(|old| {
+            let key = VerifyKey {
+                key: old.key,
+                valid_until: None,
+                expired: Some(old.expired),
+            };
+            (old.id.clone(), key)
+        });
+        let current = VerifyKey {
+            key: keys.current.public_key_bytes(),
+            valid_until: None,
+            expired: None,
+        };
+        // Last: the key it signs with is no old one, whatever is written down.
+        old.chain([(keys.current.id.clone(), current)]).collect()
     }
 
     /// Adds this server's signature to `object`, beside those it has. Not for events: see [`crate::EventBuilder`].
     pub fn sign_json(&self, object: &mut Object) -> Result<(), CanonicalError> {
-        let signature = self.key.sign(signed_json_text(object)?.as_bytes());
+        let key = self.key();
+        let signature = key.sign(signed_json_text(object)?.as_bytes());
         let signatures = object
             .entry("signatures")
             .or_insert_with(|| Value::Object(Object::new()));
         // What is there but not in the form of signatures is none, and gives way.
         let ours = object_of(signatures).entry(&self.server_name);
         let ours = ours.or_insert_with(|| Value::Object(Object::new()));
-        object_of(ours).insert(self.key.id.clone(), signature.into());
+        object_of(ours).insert(key.id.clone(), signature.into());
         Ok(())
     }
 
     /// The text of `signatures` (canonical JSON) with this server's signature of `message` added.
     pub(crate) fn add_signature(&self, signatures: &str, message: &[u8]) -> String {
-        let signature = self.key.sign(message);
-        with_signature(signatures, &self.server_name, &self.key.id, &signature)
+        let key = self.key();
+        let signature = key.sign(message);
+        with_signature(signatures, &self.server_name, &key.id, &signature)
     }
 }
 
@@ -170,8 +248,8 @@ impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Signer")
             .field("server_name", &self.server_name)
-            .field("key", &self.key)
-            .finish()
+            .field("key", &self.key())
+            .finish_non_exhaustive()
     }
 }
 

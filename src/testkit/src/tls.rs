@@ -61,6 +61,8 @@ impl Authority {
     /// Lets a server believe in this authority, and connect to servers on this machine.
     pub fn trust(&self, config: &mut Config) {
         config.federation.ca_certificates = vec![self.certificate()];
+        // Nobody outside is asked for anything.
+        config.federation.trusted_key_servers = Vec::new();
         config.federation.allow_private_addresses = ["127.0.0.0/8", "::1"]
             .map(|network| network.parse().expect("a network"))
             .to_vec();

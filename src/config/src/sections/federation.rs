@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ruma::{OwnedServerName, owned_server_name};
+
 use crate::{
     Rate,
     macros::{Invalid, Section, SectionDoc, section},
@@ -17,6 +19,10 @@ section! {
         /// PEM files with certificates of authorities to believe in besides those of the operating system.
         #[serde(default)]
         pub ca_certificates: Vec<PathBuf> => r#"["/etc/myelin/our-authority.pem"]"#,
+        /// Servers that are asked for the keys of others which do not answer themselves, one after the other. What they
+        /// say is believed, so name only servers you trust with that; an empty list asks nobody.
+        #[serde(default = "default_trusted_key_servers")]
+        pub trusted_key_servers: Vec<OwnedServerName>,
         /// Addresses or networks within the machine or its private network that other servers may have. Without it
         /// only public addresses are connected to, so that nobody can have this server call upon its neighbours.
         #[serde(default)]
@@ -39,6 +45,10 @@ section! {
 
 fn default_enabled() -> bool {
     true
+}
+
+fn default_trusted_key_servers() -> Vec<OwnedServerName> {
+    vec![owned_server_name!("matrix.org")]
 }
 
 fn default_rate_limits() -> bool {
@@ -69,6 +79,7 @@ impl Default for Federation {
         Self {
             enabled: default_enabled(),
             ca_certificates: Vec::new(),
+            trusted_key_servers: default_trusted_key_servers(),
             allow_private_addresses: Vec::new(),
             rate_limits: default_rate_limits(),
             transactions: default_transactions(),

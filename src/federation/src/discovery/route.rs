@@ -11,7 +11,7 @@
 //! In all of them the certificate must be for the name (or address), never for an SRV record's target, and the `Host`
 //! header is the name with its port, if it has one.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use myelin_types::{Clock, Millis, Random};
 use quick_cache::sync::Cache;
@@ -63,6 +63,15 @@ pub(crate) struct Target {
 pub(crate) enum Host {
     Ip(IpAddr),
     Name(String),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Ip(ip) => std::net::SocketAddr::new(*ip, self.port).fmt(f),
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+        }
+    }
 }
 
 /// Which rule a route follows from.

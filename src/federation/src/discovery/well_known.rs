@@ -45,6 +45,11 @@ pub(crate) enum WellKnownError {
 }
 
 impl WellKnownError {
+    /// Whether there is a document, and it is of no use.
+    pub(crate) fn is_malformed(&self) -> bool {
+        matches!(self, Self::Malformed | Self::Redirect)
+    }
+
     /// Whether it may be another answer soon: what was known before then counts for some time more. Who answers that there
     /// is no such document has ended the delegation.
     pub(crate) fn is_passing(&self) -> bool {

@@ -59,6 +59,7 @@ async fn carry_out(
         health: Health::new(core.store.clone(), data_dir.clone()),
         settings: settings.map(Path::to_owned),
         data_dir,
+        rotating: Arc::default(),
     };
     let answer = operator
         .carry_out(request, Arc::new(|progress| show(&progress)))

@@ -3,6 +3,7 @@
 
 mod ask;
 mod check_config;
+mod federation;
 mod first_run;
 mod room;
 mod serve;
@@ -54,6 +55,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::CheckConfig => check_config::run(&settings),
         Command::User { command } => user::run(&settings, command),
         Command::Room { command } => room::run(&settings, command),
+        Command::Federation { command } => federation::run(&settings, command),
         Command::Backup { directory } => {
             let config = settings.load()?;
             let directory = std::path::absolute(directory)?;

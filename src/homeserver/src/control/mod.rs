@@ -9,6 +9,7 @@ mod server;
 
 use std::{fmt, path::PathBuf};
 
+use ruma::OwnedServerName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -66,6 +67,13 @@ pub(crate) enum Request {
         /// How many other servers are asked for their state.
         compare_with: usize,
     },
+    /// Look at how another server is reached. The answer is a [`Report`](myelin_federation::check::Report).
+    CheckFederation {
+        /// The server.
+        server: OwnedServerName,
+    },
+    /// Sign with a new key. The answer is `{"key_id"}`.
+    RotateKey,
     /// Make a backup. The answer is `{"directory"}`.
     Backup {
         /// The directory to make, an absolute path.

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, num::NonZero, sync::Arc};
 
 use myelin_rules::{
     ParseError, Pdu, RoomVersion, Signer,
-    sign::{self, POLICY_KEY_ID, Verified, VerifyError, VerifyKey, VerifyKeys},
+    sign::{self, POLICY_KEY_ID, Verified, VerifyError, VerifyKeys},
 };
+use myelin_types::Millis;
 use ruma::{OwnedServerName, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -148,17 +149,9 @@ fn lacks_keys(pdu: &Pdu, server: &str, keys: &VerifyKeys) -> bool {
     })
 }
 
-/// Our own key is known without asking, and nobody else is to be believed about it.
+/// Our own keys are known without asking, and nobody else is to be believed about them.
 pub(crate) fn add_own(keys: &mut VerifyKeys, signer: &Signer) {
-    let own = VerifyKey {
-        key: signer.key().public_key_bytes(),
-        valid_until: None,
-        expired: None,
-    };
-    keys.insert(
-        signer.server_name().to_owned(),
-        BTreeMap::from([(signer.key().id().to_owned(), own)]),
-    );
+    keys.insert(signer.server_name().to_owned(), signer.verify_keys());
 }
 
 /// The keys that an event's required signatures name.
@@ -180,6 +173,13 @@ fn keys_named(pdu: &Pdu, servers: &[String]) -> Vec<WantedKey> {
     let Ok(signed) = serde_json::from_str::<Signed>(pdu.json()) else {
         return Vec::new();
     };
+    // In versions where validity is not enforced, any time will do, and nobody need be asked again for a later one.
+    let enforced = pdu.version().rules().enforce_key_validity;
+    let valid_at = if enforced {
+        pdu.origin_server_ts()
+    } else {
+        Millis(0)
+    };
     let mut wanted = Vec::new();
     for server in servers {
         let Ok(name) = OwnedServerName::try_from(server.as_str()) else {
@@ -191,7 +191,7 @@ fn keys_named(pdu: &Pdu, servers: &[String]) -> Vec<WantedKey> {
         wanted.extend(ids.take(MOST_SIGNATURES).map(|(key_id, _)| WantedKey {
             server: name.clone(),
             key_id: key_id.clone(),
-            valid_at: pdu.origin_server_ts(),
+            valid_at,
         }));
     }
     wanted

@@ -86,8 +86,8 @@ async fn what_a_crash_cut_off_is_sent_again_under_the_same_name() {
     // The same content has the same name, whichever process sends it.
     world.elsewhere.hold(&there);
     let process = world.start().await;
-    world.say(&room, "again".to_owned()).await;
     let count = world.elsewhere.came(&there).len();
+    world.say(&room, "again".to_owned()).await;
     until(|| world.elsewhere.came(&there).len() > count).await;
     process.crash().await;
     world.elsewhere.let_go();

@@ -8,11 +8,14 @@ use std::{error::Error as StdError, time::Duration};
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use ruma::api::{
-    OutgoingResponseExt,
-    error::{
-        Error as MatrixError, ErrorBody, ErrorKind, LimitExceededErrorData, RetryAfter,
-        StandardErrorBody, UnknownTokenErrorData,
+use ruma::{
+    RoomVersionId,
+    api::{
+        OutgoingResponseExt,
+        error::{
+            Error as MatrixError, ErrorBody, ErrorKind, IncompatibleRoomVersionErrorData,
+            LimitExceededErrorData, RetryAfter, StandardErrorBody, UnknownTokenErrorData,
+        },
     },
 };
 
@@ -72,6 +75,12 @@ impl Refusal {
     /// 404 `M_NOT_FOUND`.
     pub fn not_found(message: impl Into<String>) -> Refusal {
         Refusal::new(StatusCode::NOT_FOUND, ErrorKind::NotFound, message)
+    }
+
+    /// 400 `M_INCOMPATIBLE_ROOM_VERSION`, for a room of this version.
+    pub fn incompatible_version(version: RoomVersionId, message: impl Into<String>) -> Refusal {
+        let data = IncompatibleRoomVersionErrorData::new(version);
+        Refusal::bad_request(ErrorKind::IncompatibleRoomVersion(data), message)
     }
 
     /// 404 `M_UNRECOGNIZED`, for what is not served.

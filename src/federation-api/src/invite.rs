@@ -12,7 +12,7 @@ use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, RoomVersionId,
     api::{
         IncomingRequest,
-        error::{DeserializationError, Error, ErrorKind, IncompatibleRoomVersionErrorData},
+        error::{DeserializationError, Error, ErrorKind},
         federation::{
             authentication::ServerSignatures,
             membership::{create_invite::v2::Response, create_leave_event::v2::Request as Parts},
@@ -75,10 +75,7 @@ pub(crate) fn refuse(error: ReceiveError) -> Refusal {
     let message = error.to_string();
     match error {
         ReceiveError::IncompatibleVersion(version) => match RoomVersionId::try_from(version) {
-            Ok(version) => {
-                let data = IncompatibleRoomVersionErrorData::new(version);
-                Refusal::bad_request(ErrorKind::IncompatibleRoomVersion(data), message)
-            }
+            Ok(version) => Refusal::incompatible_version(version, message),
             Err(_) => Refusal::invalid(message),
         },
         ReceiveError::NoSuchUser | ReceiveError::Invite(ReceiveInviteError::Forbidden(_)) => {

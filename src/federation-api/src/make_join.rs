@@ -5,18 +5,16 @@
 use axum::extract::State;
 use myelin_federation::Federation;
 use myelin_rooms::remote::{MakeJoin, MakeJoinError};
-use ruma::{
-    RoomVersionId,
-    api::{
-        error::{ErrorKind, IncompatibleRoomVersionErrorData},
-        federation::membership::prepare_join_event::v1::{Request as Operation, Response},
-    },
+use ruma::api::{
+    error::ErrorKind,
+    federation::membership::prepare_join_event::v1::{Request as Operation, Response},
 };
 use serde_json::value::to_raw_value;
 
 use crate::{
     error::{Refusal, Result},
     extract::{Reply, Request},
+    make_leave::room_version,
 };
 
 fn refuse(error: MakeJoinError) -> Refusal {
@@ -24,8 +22,7 @@ fn refuse(error: MakeJoinError) -> Refusal {
     match error {
         MakeJoinError::RoomNotFound => Refusal::no_such_room(),
         MakeJoinError::IncompatibleVersion(version) => {
-            let data = IncompatibleRoomVersionErrorData::new(room_version(version));
-            Refusal::bad_request(ErrorKind::IncompatibleRoomVersion(data), message)
+            Refusal::incompatible_version(room_version(version), message)
         }
         MakeJoinError::Forbidden(_) => Refusal::forbidden(message),
         MakeJoinError::UnableToAuthorise => {
@@ -34,10 +31,6 @@ fn refuse(error: MakeJoinError) -> Refusal {
         MakeJoinError::UnableToGrant => Refusal::bad_request(ErrorKind::UnableToGrantJoin, message),
         MakeJoinError::Failure(failure) => Refusal::internal(failure),
     }
-}
-
-fn room_version(version: myelin_rules::RoomVersion) -> RoomVersionId {
-    RoomVersionId::try_from(version.as_str()).expect("every version of ours has a valid name")
 }
 
 /// The template of a join for a user of the calling server.

@@ -7,10 +7,7 @@ use myelin_federation::Federation;
 use myelin_rooms::remote::{MakeMembership, MakeMembershipError, Step};
 use ruma::{
     RoomVersionId,
-    api::{
-        error::{ErrorKind, IncompatibleRoomVersionErrorData},
-        federation::membership::prepare_leave_event::v1::{Request as Operation, Response},
-    },
+    api::federation::membership::prepare_leave_event::v1::{Request as Operation, Response},
 };
 use serde_json::value::to_raw_value;
 
@@ -25,8 +22,7 @@ pub(crate) fn refuse(error: MakeMembershipError) -> Refusal {
     match error {
         MakeMembershipError::RoomNotFound => Refusal::no_such_room(),
         MakeMembershipError::IncompatibleVersion(version) => {
-            let data = IncompatibleRoomVersionErrorData::new(room_version(version));
-            Refusal::bad_request(ErrorKind::IncompatibleRoomVersion(data), message)
+            Refusal::incompatible_version(room_version(version), message)
         }
         MakeMembershipError::Forbidden(_) => Refusal::forbidden(message),
         MakeMembershipError::Failure(failure) => Refusal::internal(failure),

@@ -290,30 +290,7 @@ impl Here {
 
     /// Charlie's join, signed by his server.
     pub(crate) async fn join_of_charlie(&self, room: &RoomId) -> Pdu {
-        let path = format!("{}?ver=11", there_path("v1/make_join", room, CHARLIE));
-        let answer = self.signed(Method::GET, &path, None).await.ok();
-        let event = &answer["event"];
-        let references = |field: &str| {
-            let ids = event[field].as_array().expect("a list of events");
-            ids.iter()
-                .map(|id| EventRef::id(id.as_str().expect("an id")))
-                .collect()
-        };
-        let builder = EventBuilder {
-            room_id: Some(room.to_string()),
-            sender: CHARLIE.to_owned(),
-            event_type: "m.room.member".to_owned(),
-            state_key: Some(CHARLIE.to_owned()),
-            content: event["content"].as_object().expect("a content").clone(),
-            redacts: None,
-            prev_events: references("prev_events"),
-            auth_events: references("auth_events"),
-            depth: event["depth"].as_i64().expect("a depth"),
-            origin_server_ts: NOW,
-        };
-        builder
-            .sign(RoomVersion::V11, &self.there)
-            .expect("the template is sound")
+        self.filled_in("make_join", room, CHARLIE, "?ver=11").await
     }
 
     /// Charlie joins; his join, and the events that allow him to speak.

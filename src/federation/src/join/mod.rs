@@ -226,8 +226,8 @@ impl Federation {
         request: &Enter,
     ) -> Result<OwnedEventId, Denial> {
         let (room, user) = (&request.room_id, &request.user);
-        let draft = self.request_draft(server, room, user).await;
-        let draft = draft.map_err(Denial::of)?;
+        let draft = self.ask_for_draft(server, "make_join", room, user, &RoomVersion::ALL);
+        let draft = draft.await.map_err(Denial::of)?;
         let Ok(version) = RoomVersion::from_str(&draft.room_version) else {
             return Err(Denial::IncompatibleVersion(Some(draft.room_version)));
         };

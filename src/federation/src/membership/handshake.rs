@@ -18,16 +18,16 @@ const DRAFT_LIMIT: usize = 256 << 10;
 /// The greatest answer to a membership event: what is told of the room with a knock.
 const ANSWER_LIMIT: usize = 4 << 20;
 /// How long a server may take for a step. Whoever waits for it is a client, whose patience ends as well.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The answer to `make_leave` and `make_knock`.
+/// The answer to `make_join`, `make_leave` and `make_knock`.
 #[derive(Debug, Deserialize)]
-pub(super) struct Draft {
+pub(crate) struct Draft {
     /// `room_version`; version 1 if there is none.
     #[serde(default = "first_version")]
-    pub(super) room_version: String,
+    pub(crate) room_version: String,
     /// `event`: what is drafted.
-    pub(super) event: Box<RawValue>,
+    pub(crate) event: Box<RawValue>,
 }
 
 fn first_version() -> String {
@@ -36,7 +36,7 @@ fn first_version() -> String {
 
 impl Federation {
     /// `GET /_matrix/federation/v1/{operation}/{roomId}/{userId}`
-    pub(super) async fn ask_for_draft(
+    pub(crate) async fn ask_for_draft(
         &self,
         server: &ServerName,
         operation: &str,
@@ -69,7 +69,7 @@ impl Federation {
     }
 
     /// `PUT /_matrix/federation/{version}/{operation}/{roomId}/{eventId}` with an event.
-    pub(super) async fn hand_in(
+    pub(crate) async fn hand_in(
         &self,
         server: &ServerName,
         version: &str,
@@ -98,7 +98,7 @@ impl Federation {
 }
 
 /// Whether an error says that a server does not know the endpoint. Servers of old answer that without an error code.
-pub(super) fn is_unrecognised(error: &RequestError) -> bool {
+pub(crate) fn is_unrecognised(error: &RequestError) -> bool {
     match error {
         RequestError::Refused { status, errcode } => {
             matches!(status, 404 | 405) && matches!(errcode.as_str(), "" | "M_UNRECOGNIZED")

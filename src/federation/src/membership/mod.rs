@@ -4,7 +4,7 @@
 //! What can be done here alone is done by `rooms`; only then, and without the room being locked, others are asked.
 
 mod create;
-mod handshake;
+pub(crate) mod handshake;
 mod invite;
 mod knock;
 mod leave;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use myelin_data::rooms::{EventIds, EventStatus};
 use myelin_rules::{
     Pdu,
-    auth::{self, AuthEvent, AuthEvents, auth_types},
+    auth::{self, AuthEvents, auth_types},
     sign::{self, Verified, VerifyError},
 };
 use myelin_state::Root;
 use myelin_store::StoreError;
 
 use super::{Doctor, Finding, Problem, report::describe};
-use crate::{Event, event::tree_error};
+use crate::{Event, event::tree_error, remote::authorised_by};
 
 /// Of how many servers it is told that their signatures cannot be checked.
 const MOST_UNVERIFIED: usize = 200;
@@ -169,24 +169,9 @@ impl Doctor {
                 None => return Ok(Err(format!("{id} is missing, which should authorise it"))),
             }
         }
-        let list: Vec<AuthEvent<'_>> = known
-            .iter()
-            .map(|event| AuthEvent {
-                event: &event.pdu,
-                rejected: event.header.status == EventStatus::Rejected,
-            })
-            .collect();
-        if let Err(error) = auth::check_auth_events(pdu, &list) {
-            return Ok(Err(error.to_string()));
-        }
-        let mut state: AuthEvents = known.iter().map(|event| event.pdu.clone()).collect();
-        // In version 12 the create event is no auth event, and yet part of what the rules look at.
-        if pdu.version().rules().room_id_is_create_hash
-            && let Some(create) = self.create()?
-        {
-            state.insert(create.pdu.clone());
-        }
-        Ok(auth::check(pdu, &state).map_err(|error| error.to_string()))
+        authorised_by(pdu, &known, || {
+            Ok(self.create()?.map(|create| create.pdu.clone()))
+        })
     }
 
     fn by_state(&self, pdu: &Pdu, state: Root) -> Result<Result<(), Reason>, StoreError> {

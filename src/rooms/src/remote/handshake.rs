@@ -109,7 +109,8 @@ pub enum AcceptMembershipError {
     Failure(#[from] Failure),
 }
 
-const DENIED: &str = "the server is denied by the room's access control list";
+/// Why a server is turned away by a room's ACL.
+pub(super) const DENIED: &str = "the server is denied by the room's access control list";
 
 impl Rooms {
     /// The template of a membership event (`GET /_matrix/federation/v1/make_leave/{roomId}/{userId}`, and `make_knock`).
@@ -134,20 +135,10 @@ impl Rooms {
         }
         let guard = self.lock(&handle).await?;
         let content = content(request.step.membership(), None, None);
-        let draft = Draft::state(&request.user, MEMBER, request.user.as_str(), content);
-        let pdu = guard.draw_up(draft).await.map_err(|error| match error {
+        let template = guard.template(&request.user, content).await;
+        template.map_err(|error| match error {
             AppendError::Failure(failure) => MakeMembershipError::Failure(failure),
             refused => MakeMembershipError::Forbidden(refused.to_string()),
-        })?;
-        let mut event: JsonObject = serde_json::from_str(pdu.json()).unwrap_or_default();
-        // What only the other server can add: it chooses an id where ids are chosen, and hashes and signs.
-        for key in ["event_id", "hashes", "signatures"] {
-            event.remove(key);
-        }
-        event.insert("origin".to_owned(), self.0.server_name.as_str().into());
-        Ok(MembershipTemplate {
-            room_version: version,
-            event,
         })
     }
 
@@ -263,6 +254,28 @@ pub(super) fn check_member(
 }
 
 impl RoomGuard {
+    /// The template of a membership event with which a user of another server changes his own membership, if the rules
+    /// allow that now.
+    pub(super) async fn template(
+        &self,
+        user: &UserId,
+        content: JsonObject,
+    ) -> Result<MembershipTemplate, AppendError> {
+        let draft = Draft::state(user, MEMBER, user.as_str(), content);
+        let pdu = self.draw_up(draft).await?;
+        let mut event: JsonObject = serde_json::from_str(pdu.json()).unwrap_or_default();
+        // What only the other server can add: it chooses an id where ids are chosen, and hashes and signs.
+        for key in ["event_id", "hashes", "signatures"] {
+            event.remove(key);
+        }
+        let here = self.rooms.server_name();
+        event.insert("origin".to_owned(), here.as_str().into());
+        Ok(MembershipTemplate {
+            room_version: self.handle().version,
+            event,
+        })
+    }
+
     /// Takes in an event, if the rules accept it. The guard must be settled.
     pub(super) async fn admit_if_allowed(
         &mut self,

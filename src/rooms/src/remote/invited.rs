@@ -19,7 +19,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, ServerName, 
 use serde_json::{Value, value::RawValue};
 use thiserror::Error;
 
-use super::{Fetch, check, told::Told};
+use super::{Fetch, check, handshake::DENIED, told::Told};
 use crate::{AppendError, Failure, RoomHandle, Rooms, membership::MEMBER, read::stripped_pdu};
 
 /// In how many rooms that this server is not in a user may wait. Whoever has so many invitations open gets no further
@@ -114,8 +114,7 @@ impl Rooms {
                 return malformed("the room has another version");
             }
             if self.is_denied(handle, &origin).await? {
-                let text = "the server is denied by the room's access control list";
-                return Err(ReceiveInviteError::Forbidden(text));
+                return Err(ReceiveInviteError::Forbidden(DENIED));
             }
         }
         // 1.

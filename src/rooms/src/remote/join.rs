@@ -1,23 +1,21 @@
 //! Users of other servers who join through this one: `make_join` and `send_join`.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use myelin_data::rooms::{EventStatus, Membership as Stored};
 use myelin_rules::{Membership, Pdu, RoomVersion, auth::JoinRule};
-use myelin_types::EventNum;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
 use serde_json::{Value, value::RawValue};
 use thiserror::Error;
 
-use super::{Fetch, check, gather::is_settled, judge::Unjudged};
+use super::{
+    AcceptMembershipError, Fetch, MembershipTemplate, check, gather::is_settled, handshake::DENIED,
+};
 use crate::{
-    AppendError, Event, Failure, JsonObject, Rooms,
+    AppendError, Event, Failure, Rooms,
     head::membership_of,
     membership::{MEMBER, content},
-    pipeline::{Admission, Draft, RoomGuard, Spot},
+    pipeline::RoomGuard,
 };
 
 /// A request for the template of a join.
@@ -31,15 +29,6 @@ pub struct MakeJoin {
     pub origin: OwnedServerName,
     /// The room versions that it supports; the specification's default is `["1"]`.
     pub versions: Vec<String>,
-}
-
-/// The template of a membership event.
-#[derive(Clone, Debug)]
-pub struct JoinTemplate {
-    /// `room_version`.
-    pub room_version: RoomVersion,
-    /// `event`: everything but hashes and signatures.
-    pub event: JsonObject,
 }
 
 /// Why there is no template.
@@ -124,7 +113,7 @@ pub enum AcceptJoinError {
 
 impl Rooms {
     /// The template of a join (`GET /_matrix/federation/v1/make_join/{roomId}/{userId}`).
-    pub async fn make_join(&self, request: MakeJoin) -> Result<JoinTemplate, MakeJoinError> {
+    pub async fn make_join(&self, request: MakeJoin) -> Result<MembershipTemplate, MakeJoinError> {
         let handle = self.resident_room(&request.room_id).await?;
         let handle = handle.ok_or(MakeJoinError::RoomNotFound)?;
         if request.user.server_name() != request.origin {
@@ -132,8 +121,7 @@ impl Rooms {
             return Err(MakeJoinError::Forbidden(text));
         }
         if self.is_denied(&handle, &request.origin).await? {
-            let text = "the server is denied by the room's access control list".to_owned();
-            return Err(MakeJoinError::Forbidden(text));
+            return Err(MakeJoinError::Forbidden(DENIED.to_owned()));
         }
         let version = handle.version;
         if !request.versions.iter().any(|name| name == version.as_str()) {
@@ -145,20 +133,10 @@ impl Rooms {
             let key = "join_authorised_via_users_server".to_owned();
             content.insert(key, authoriser.as_str().into());
         }
-        let draft = Draft::state(&request.user, MEMBER, request.user.as_str(), content);
-        let pdu = guard.draw_up(draft).await.map_err(|error| match error {
+        let template = guard.template(&request.user, content).await;
+        template.map_err(|error| match error {
             AppendError::Failure(failure) => MakeJoinError::Failure(failure),
             refused => MakeJoinError::Forbidden(refused.to_string()),
-        })?;
-        let mut event: JsonObject = serde_json::from_str(pdu.json()).unwrap_or_default();
-        // What only the joining server can add: it chooses an id where ids are chosen, and hashes and signs.
-        for key in ["event_id", "hashes", "signatures"] {
-            event.remove(key);
-        }
-        event.insert("origin".to_owned(), self.0.server_name.as_str().into());
-        Ok(JoinTemplate {
-            room_version: version,
-            event,
         })
     }
 
@@ -182,8 +160,7 @@ impl Rooms {
         let handle = self.resident_room(&request.room_id).await?;
         let handle = handle.ok_or(AcceptJoinError::RoomNotFound)?;
         if self.is_denied(&handle, &request.origin).await? {
-            let text = "the server is denied by the room's access control list".to_owned();
-            return Err(AcceptJoinError::Forbidden(text));
+            return Err(AcceptJoinError::Forbidden(DENIED.to_owned()));
         }
         let pdu = check::parse(&handle, &request.pdu)
             .map_err(|error| AcceptJoinError::Malformed(error.to_string()))?;
@@ -196,17 +173,8 @@ impl Rooms {
         } else {
             pdu
         };
-        let whole = pdu.json().len();
-        let verified = self.verify(fetch, vec![pdu]).await?.pop();
-        let pdu = match verified {
-            Some(Ok(pdu)) if pdu.json().len() == whole => pdu,
-            Some(Ok(_)) => {
-                let text = "its content hash is wrong".to_owned();
-                return Err(AcceptJoinError::Malformed(text));
-            }
-            Some(Err(error)) => return Err(AcceptJoinError::Malformed(error.to_string())),
-            None => return Err(Failure::CutShort.into()),
-        };
+        let verified = self.verify_whole(fetch, pdu).await?;
+        let pdu = verified.map_err(AcceptJoinError::Malformed)?;
         let asked = self.ask_policy(&handle, vec![pdu], &HashSet::new()).await?;
         let Some(pdu) = asked.into_iter().next() else {
             return Err(Failure::CutShort.into());
@@ -222,7 +190,7 @@ impl Rooms {
                     guard.check_vouching(user).await?;
                 }
                 let num = known.map(|event| event.num);
-                let event = guard.admit_join(pdu, num).await?;
+                let event = guard.admit_if_allowed(pdu, num).await?;
                 guard.commit().durable().await?;
                 event
             }
@@ -297,6 +265,17 @@ impl From<NotVouched> for MakeJoinError {
     }
 }
 
+impl From<AcceptMembershipError> for AcceptJoinError {
+    fn from(error: AcceptMembershipError) -> Self {
+        match error {
+            AcceptMembershipError::RoomNotFound => Self::RoomNotFound,
+            AcceptMembershipError::Malformed(text) => Self::Malformed(text),
+            AcceptMembershipError::Forbidden(text) => Self::Forbidden(text),
+            AcceptMembershipError::Failure(failure) => Self::Failure(failure),
+        }
+    }
+}
+
 impl From<NotVouched> for AcceptJoinError {
     fn from(reason: NotVouched) -> Self {
         match reason {
@@ -336,36 +315,5 @@ impl RoomGuard {
     async fn check_vouching(&self, user: &str) -> Result<(), NotVouched> {
         let user = UserId::parse(user).map_err(|_| NotVouched::Forbidden)?;
         self.vouching(&user).await.map(drop)
-    }
-
-    /// Takes in a join, if it is accepted.
-    async fn admit_join(
-        &mut self,
-        pdu: Pdu,
-        num: Option<EventNum>,
-    ) -> Result<Arc<Event>, AcceptJoinError> {
-        let mut verdict = match self.judge(&pdu, &BTreeMap::new()).await {
-            Ok(verdict) => verdict,
-            Err(Unjudged::Unconnected(reason)) => {
-                return Err(AcceptJoinError::Malformed(reason.to_owned()));
-            }
-            Err(Unjudged::Failure(failure)) => return Err(failure.into()),
-        };
-        if verdict.status != EventStatus::Accepted {
-            let reason = verdict.reason.take().unwrap_or_default();
-            return Err(AcceptJoinError::Forbidden(reason));
-        }
-        let admission = Admission {
-            pdu,
-            status: EventStatus::Accepted,
-            num,
-            before: verdict.before,
-            spot: Spot::End,
-            outgoing: true,
-        };
-        self.admit(admission).await.map_err(|error| match error {
-            AppendError::Failure(failure) => failure.into(),
-            refused => AcceptJoinError::Malformed(refused.to_string()),
-        })
     }
 }

@@ -72,6 +72,32 @@ pub(super) struct Incoming {
     pub(super) is_stranger: bool,
 }
 
+/// The authorisation rules by an event's own auth events, which are `known`. `create` gives the room's create event.
+pub(crate) fn authorised_by<E>(
+    pdu: &Pdu,
+    known: &[Arc<Event>],
+    create: impl FnOnce() -> Result<Option<Pdu>, E>,
+) -> Result<Result<(), String>, E> {
+    let list: Vec<AuthEvent<'_>> = known
+        .iter()
+        .map(|event| AuthEvent {
+            event: &event.pdu,
+            rejected: event.header.status == EventStatus::Rejected,
+        })
+        .collect();
+    if let Err(error) = auth::check_auth_events(pdu, &list) {
+        return Ok(Err(error.to_string()));
+    }
+    let mut state: AuthEvents = known.iter().map(|event| event.pdu.clone()).collect();
+    // In version 12 the create event is no auth event, and yet part of what the rules look at.
+    if pdu.version().rules().room_id_is_create_hash
+        && let Some(create) = create()?
+    {
+        state.insert(create);
+    }
+    Ok(auth::check(pdu, &state).map_err(|error| error.to_string()))
+}
+
 /// Why an event cannot be judged.
 #[derive(Debug)]
 pub(super) enum Unjudged {
@@ -190,24 +216,8 @@ impl RoomGuard {
         for event in self.known(ids).await? {
             known.push(event.ok_or(Unjudged::Unconnected("its auth events are missing"))?);
         }
-        let list: Vec<AuthEvent<'_>> = known
-            .iter()
-            .map(|event| AuthEvent {
-                event: &event.pdu,
-                rejected: event.header.status == EventStatus::Rejected,
-            })
-            .collect();
-        if let Err(error) = auth::check_auth_events(pdu, &list) {
-            return Ok(Err(error.to_string()));
-        }
-        let mut state: AuthEvents = known.iter().map(|event| event.pdu.clone()).collect();
-        // In version 12 the create event is no auth event, and yet part of what the rules look at.
-        if pdu.version().rules().room_id_is_create_hash
-            && let Some(create) = self.state().create()
-        {
-            state.insert(create.clone());
-        }
-        Ok(auth::check(pdu, &state).map_err(|error| error.to_string()))
+        let create = || Ok(self.state().create().cloned());
+        authorised_by(pdu, &known, create)
     }
 
     /// The authorisation rules by a state.

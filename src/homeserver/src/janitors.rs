@@ -9,6 +9,8 @@ use myelin_runtime::Tasks;
 const EVERY: Duration = Duration::from_mins(1);
 /// How soon after its time something of the inbox is tried again. A look in memory.
 const INBOX_EVERY: Duration = Duration::from_secs(1);
+/// Freed memory may go back to the system a second after it was freed.
+const MEMORY_EVERY: Duration = Duration::from_secs(2);
 const KEYS_EVERY: Duration = Duration::from_hours(6);
 
 /// Starts all janitors.
@@ -33,6 +35,7 @@ pub(crate) fn start(state: &AppState, tasks: &Tasks) {
             Ok::<_, myelin_rooms::Failure>(())
         }
     });
+    tasks.periodic("memory", MEMORY_EVERY, crate::memory::give_back);
     let limiter = Arc::clone(&state.limiter);
     tasks.periodic("rate limits' janitor", EVERY, move || {
         limiter.forget_quiet();

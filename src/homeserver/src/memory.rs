@@ -1,6 +1,6 @@
 //! How much memory the server may take, and how its parts share it.
 
-use std::fs;
+use std::{fs, hint::black_box, io, thread};
 
 use myelin_config::{ByteSize, Server};
 
@@ -13,10 +13,25 @@ pub(crate) fn without_huge_pages() {
     nix::sys::prctl::set_thp_disable(true).ok();
 }
 
+/// Has the allocator give back to the system what was freed. It looks at that as it finds new memory for somebody or as a
+/// thread ends: after a burst of work the first does not happen, and threads that wait for more work do not end.
+pub(crate) async fn give_back() -> io::Result<()> {
+    let ended = tokio::task::spawn_blocking(|| {
+        // Only a thread that has allocated something matters to it.
+        let thread = thread::Builder::new().name("give-back".to_owned());
+        thread
+            .spawn(|| drop(black_box(Vec::<u8>::with_capacity(64))))?
+            .join()
+            .ok();
+        Ok(())
+    });
+    ended.await.unwrap_or(Ok(()))
+}
+
 const SMALLEST: u64 = ByteSize::mebibytes(32).0;
 /// Enough for some thousand users. The operating system keeps the database's files in what is free anyway, and gives that up
 /// to whoever needs it, which caches of ours do not.
-const LARGEST: u64 = ByteSize::mebibytes(64).0;
+const LARGEST: u64 = ByteSize::mebibytes(48).0;
 /// The share of what there is.
 const SHARE: u64 = 16;
 
@@ -113,10 +128,10 @@ mod tests {
     #[test]
     fn the_smaller_of_machine_and_container_counts() {
         const GIB: u64 = 1 << 30;
-        assert_eq!(share(None, Some(GIB * 3 / 4)), GIB * 3 / 64);
-        assert_eq!(share(Some(GIB * 3 / 4), Some(4 * GIB)), GIB * 3 / 64);
+        assert_eq!(share(None, Some(GIB * 5 / 8)), GIB * 5 / 128);
+        assert_eq!(share(Some(GIB * 5 / 8), Some(4 * GIB)), GIB * 5 / 128);
         // A control group without a limit names an absurd number.
-        assert_eq!(share(Some(u64::MAX / 2), Some(GIB)), GIB / 16);
+        assert_eq!(share(Some(u64::MAX / 2), Some(GIB / 2)), GIB / 32);
         assert_eq!(share(Some(GIB / 16), Some(8 * GIB)), SMALLEST);
         assert_eq!(share(None, Some(1024 * GIB)), LARGEST);
         assert_eq!(share(None, None), LARGEST);

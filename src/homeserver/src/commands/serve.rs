@@ -13,7 +13,9 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// How many threads wait for the disk, for names and for passwords at most; what comes beyond that waits for one of them. Each
 /// takes memory, and a disk does not become faster by being asked by more.
-const BLOCKING_THREADS: usize = 128;
+const BLOCKING_THREADS: usize = 32;
+/// For how long such a thread waits for more to do. Until it ends it keeps pages of memory for itself.
+const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 pub(super) fn run(mut settings: Settings, listen: &[SocketAddr]) -> Outcome {
     if !listen.is_empty() {
@@ -39,6 +41,7 @@ pub(super) fn run(mut settings: Settings, listen: &[SocketAddr]) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(THREAD_KEEP_ALIVE)
         .build()?;
     let ending = runtime.block_on(serve(config, &settings, first_run))?;
     // Whatever the hard stop did not end is abandoned here.

@@ -38,6 +38,7 @@ use axum::{Router, extract::FromRef};
 use http::{Method, header};
 use myelin_accounts::Accounts;
 use myelin_config::TrustedProxies;
+use myelin_e2ee::E2ee;
 use myelin_federation::Federation;
 use myelin_rooms::Rooms;
 use myelin_sync::Sync;
@@ -57,6 +58,8 @@ pub struct AppState {
     pub accounts: Accounts,
     /// Rooms and their events.
     pub rooms: Rooms,
+    /// Keys of devices and users, and messages to devices.
+    pub e2ee: E2ee,
     /// Other servers.
     pub federation: Federation,
     /// What is new for a user.

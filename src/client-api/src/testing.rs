@@ -15,6 +15,7 @@ use http::{Method, Request, StatusCode, header};
 use myelin_accounts::{Accounts, HashCost, Settings};
 use myelin_config::{Config, RateLimits, RegistrationMode};
 use myelin_data::Interner;
+use myelin_e2ee::E2ee;
 use myelin_federation::{Federation, Parts};
 use myelin_rooms::{PresenceOptions, Rooms};
 use myelin_rules::{RoomVersion, Signer, SigningKey};
@@ -182,19 +183,26 @@ impl Server {
             settings,
         )
         .expect("opens");
+        let e2ee = E2ee::new(
+            rooms.clone(),
+            Arc::clone(&clock) as Arc<dyn Clock>,
+            Arc::clone(&random),
+        );
         let parts = Parts {
             server_name: name,
             signer,
             store: store.clone(),
             rooms: rooms.clone(),
             accounts: accounts.clone(),
+            e2ee: e2ee.clone(),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             random,
         };
         let federation = Federation::new(&config.federation, parts).expect("opens");
         let state = AppState {
-            sync: Sync::new(rooms.clone(), accounts.clone()),
+            sync: Sync::new(rooms.clone(), accounts.clone(), e2ee.clone()),
             accounts,
+            e2ee,
             rooms: rooms.clone(),
             federation,
             about: Arc::new(About {

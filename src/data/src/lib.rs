@@ -9,6 +9,7 @@
 //! belong to that user.
 
 pub mod accounts;
+pub mod e2ee;
 pub mod federation;
 pub mod inbox;
 pub mod interner;
@@ -54,6 +55,21 @@ pub fn tables() -> Vec<TableSpec> {
         TableSpec::of::<accounts::PresenceStatuses>(),
         TableSpec::of::<accounts::Transactions>(),
         TableSpec::of::<accounts::TransactionsByTime>(),
+        TableSpec::of::<e2ee::DeviceKeys>(),
+        TableSpec::of::<e2ee::OneTimeKeys>(),
+        TableSpec::of::<e2ee::OneTimeKeyPlaces>(),
+        TableSpec::of::<e2ee::FallbackKeys>(),
+        TableSpec::of::<e2ee::KeyCounts>(),
+        TableSpec::of::<e2ee::CrossSigningKeys>(),
+        TableSpec::of::<e2ee::KeySignatures>(),
+        TableSpec::of::<e2ee::DeviceLists>(),
+        TableSpec::of::<e2ee::DeviceListsByPos>(),
+        TableSpec::of::<e2ee::RemoteDeviceLists>(),
+        TableSpec::of::<e2ee::RemoteDevices>(),
+        TableSpec::of::<e2ee::ToDeviceInbox>(),
+        TableSpec::of::<e2ee::ToDeviceOutbox>(),
+        TableSpec::of::<e2ee::ToDeviceSeen>(),
+        TableSpec::of::<e2ee::ToDeviceSeenByTime>(),
         TableSpec::of::<rooms::RoomNums>(),
         TableSpec::of::<rooms::Rooms>(),
         TableSpec::of::<rooms::Heads>(),

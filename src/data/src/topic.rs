@@ -17,6 +17,8 @@ pub enum Changed {
     OwnReceipts(UserNum),
     /// The user's own rows have changed: account data, memberships, filters' targets.
     User(UserNum),
+    /// The user's devices or their keys have changed: everybody who shares a room with him is concerned.
+    Devices(UserNum),
     /// Some of the user's sessions have ended, or what they may do has changed.
     Sessions(UserNum),
 }
@@ -27,6 +29,7 @@ const USER: u64 = 3;
 const SESSIONS: u64 = 4;
 const PRIVATE_RECEIPTS: u64 = 5;
 const OWN_RECEIPTS: u64 = 6;
+const DEVICES: u64 = 7;
 
 impl From<Changed> for Topic {
     fn from(changed: Changed) -> Topic {
@@ -37,6 +40,7 @@ impl From<Changed> for Topic {
             Changed::OwnReceipts(user) => (OWN_RECEIPTS, user.0),
             Changed::User(user) => (USER, user.0),
             Changed::Sessions(user) => (SESSIONS, user.0),
+            Changed::Devices(user) => (DEVICES, user.0),
         };
         Topic(tag << 32 | u64::from(number))
     }
@@ -53,6 +57,7 @@ impl Changed {
             OWN_RECEIPTS => Some(Changed::OwnReceipts(UserNum(number))),
             USER => Some(Changed::User(UserNum(number))),
             SESSIONS => Some(Changed::Sessions(UserNum(number))),
+            DEVICES => Some(Changed::Devices(UserNum(number))),
             _ => None,
         }
     }
@@ -71,6 +76,7 @@ mod tests {
             Changed::OwnReceipts(UserNum(3)),
             Changed::User(UserNum(7)),
             Changed::Sessions(UserNum(8)),
+            Changed::Devices(UserNum(9)),
         ] {
             assert_eq!(Changed::from_topic(Topic::from(changed)), Some(changed));
         }

@@ -13,6 +13,7 @@ use myelin_data::{
     Interner,
     federation::{PublishedKeys, ServerKeys},
 };
+use myelin_e2ee::E2ee;
 use myelin_federation::{Federation, Parts, auth::Signed};
 use myelin_rooms::{CreateRoom, Preset, Profile, Rooms, SendState};
 use myelin_rules::{EventBuilder, EventRef, Pdu, RoomVersion, Signer, SigningKey};
@@ -150,6 +151,7 @@ impl Here {
             store,
             rooms: rooms.clone(),
             accounts: accounts.clone(),
+            e2ee: E2ee::new(rooms.clone(), Arc::clone(&clock), Arc::clone(&random)),
             clock,
             random,
         };

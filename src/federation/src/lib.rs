@@ -33,6 +33,7 @@ use std::{error::Error as StdError, fmt, sync::Arc};
 
 use myelin_accounts::Accounts;
 use myelin_config::Federation as Settings;
+use myelin_e2ee::E2ee;
 use myelin_rooms::Rooms;
 use myelin_rules::{Object, Signer, SigningKey};
 use myelin_store::Store;
@@ -69,6 +70,7 @@ struct Inner {
     admission: admission::Admission,
     rooms: Rooms,
     accounts: Accounts,
+    e2ee: E2ee,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     inbound: inbound::Inbound,
@@ -93,6 +95,8 @@ pub struct Parts {
     pub rooms: Rooms,
     /// The users whom other servers may ask for.
     pub accounts: Accounts,
+    /// Their keys, and what other servers tell of theirs.
+    pub e2ee: E2ee,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Where chance comes from.
@@ -181,6 +185,7 @@ impl Federation {
             store,
             rooms,
             accounts,
+            e2ee,
             clock,
             random,
         } = parts;
@@ -218,6 +223,7 @@ impl Federation {
             client,
             rooms,
             accounts,
+            e2ee,
             answers: query::Answers::new(Arc::clone(&clock)),
             fills: history::Fills::new(&clock),
             bindings: Arc::new(Semaphore::new(membership::BINDINGS_AT_ONCE)),
@@ -239,6 +245,11 @@ impl Federation {
     /// The users of this server.
     pub fn accounts(&self) -> &Accounts {
         &self.0.accounts
+    }
+
+    /// The keys of its users' devices, and what is known of others'.
+    pub fn e2ee(&self) -> &E2ee {
+        &self.0.e2ee
     }
 
     /// The name of this server.

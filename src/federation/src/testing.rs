@@ -19,6 +19,7 @@ use axum::{
 use myelin_accounts::Accounts;
 use myelin_config::{Config, Federation as Settings};
 use myelin_data::Interner;
+use myelin_e2ee::E2ee;
 use myelin_rooms::Rooms;
 use myelin_rules::{Object, Signer, SigningKey};
 use myelin_store::Store;
@@ -247,6 +248,11 @@ impl Here {
             store: self.store.clone(),
             rooms: self.rooms.clone(),
             accounts: self.accounts.clone(),
+            e2ee: E2ee::new(
+                self.rooms.clone(),
+                Arc::clone(&self.clock) as Arc<dyn Clock>,
+                Arc::clone(&self.random),
+            ),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             random: Arc::clone(&self.random),
         };

@@ -6,6 +6,7 @@ use myelin_accounts::Accounts;
 use myelin_client_api::{About, AppState, Limiter};
 use myelin_config::Config;
 use myelin_data::Interner;
+use myelin_e2ee::E2ee;
 use myelin_federation::{Federation, Parts};
 use myelin_rooms::{PresenceOptions, Rooms};
 use myelin_rules::RoomVersion;
@@ -79,6 +80,8 @@ pub struct Core {
     pub rooms: Rooms,
     /// The accounts.
     pub accounts: Accounts,
+    /// Keys of devices and users, and messages to devices.
+    pub e2ee: E2ee,
     /// Other servers.
     pub federation: Federation,
     /// How many bytes may be remembered of those who sync.
@@ -139,12 +142,14 @@ impl Core {
             myelin_accounts::Settings::new(name.clone(), &config.registration, &config.accounts)
                 .within(shares.sessions, shares.hashes),
         )?;
+        let e2ee = E2ee::new(rooms.clone(), Arc::clone(clock), Arc::clone(random));
         let parts = Parts {
             server_name: name.clone(),
             signer,
             store: store.clone(),
             rooms: rooms.clone(),
             accounts: accounts.clone(),
+            e2ee: e2ee.clone(),
             clock: Arc::clone(clock),
             random: Arc::clone(random),
         };
@@ -157,6 +162,7 @@ impl Core {
             store,
             rooms,
             accounts,
+            e2ee,
             federation,
             sync_memory: shares.sync,
         })
@@ -179,10 +185,12 @@ impl Core {
         AppState {
             accounts: self.accounts.clone(),
             rooms: self.rooms.clone(),
+            e2ee: self.e2ee.clone(),
             federation: self.federation.clone(),
             sync: Sync::with_options(
                 self.rooms.clone(),
                 self.accounts.clone(),
+                self.e2ee.clone(),
                 myelin_sync::Options {
                     memory: self.sync_memory,
                     ..myelin_sync::Options::default()

@@ -40,6 +40,7 @@ use std::{
 };
 
 use myelin_accounts::Accounts;
+use myelin_e2ee::E2ee;
 use myelin_rooms::{Rooms, token::SyncToken};
 use myelin_store::{StoreError, View};
 use myelin_types::RoomNum;
@@ -83,6 +84,7 @@ pub struct Sync(Arc<Inner>);
 struct Inner {
     rooms: Rooms,
     accounts: Accounts,
+    e2ee: E2ee,
     hub: Arc<Hub>,
     relations: Arc<RelationsCache>,
     lazy: LazyMembers,
@@ -111,12 +113,12 @@ pub enum SyncError {
 
 impl Sync {
     /// The read side of `rooms`. One for each store: it observes the store, typing and presence from now on.
-    pub fn new(rooms: Rooms, accounts: Accounts) -> Sync {
-        Self::with_options(rooms, accounts, Options::default())
+    pub fn new(rooms: Rooms, accounts: Accounts, e2ee: E2ee) -> Sync {
+        Self::with_options(rooms, accounts, e2ee, Options::default())
     }
 
     /// The same, with these options.
-    pub fn with_options(rooms: Rooms, accounts: Accounts, options: Options) -> Sync {
+    pub fn with_options(rooms: Rooms, accounts: Accounts, e2ee: E2ee, options: Options) -> Sync {
         let store = rooms.store().clone();
         let quarter = options.memory / 4;
         let hub = Arc::new(Hub::new(quarter));
@@ -136,6 +138,7 @@ impl Sync {
         Sync(Arc::new(Inner {
             rooms,
             accounts,
+            e2ee,
             hub,
             relations,
             lazy: LazyMembers::new(quarter),

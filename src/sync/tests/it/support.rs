@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use myelin_accounts::{Accounts, HashCost, Registration, Settings};
 use myelin_data::{Interner, PRODUCT, RawJson, SCHEMA, rooms::ReceiptKind, tables};
+use myelin_e2ee::E2ee;
 use myelin_rooms::{
     CreateRoom, Enter, Invite, JsonObject, Moderate, NewReceipt, Options, Preset, Profile, Redact,
     Rooms, SendMessage, SendState, StateDraft, Thread, read::Viewer, token::SyncToken,
@@ -26,6 +27,7 @@ pub(crate) struct Server {
     pub(crate) store: Store,
     pub(crate) rooms: Rooms,
     pub(crate) accounts: Accounts,
+    pub(crate) e2ee: E2ee,
     pub(crate) sync: Sync,
     _dir: TempDir,
 }
@@ -99,6 +101,11 @@ impl Server {
             remembered_sessions: 100,
             remembered_rulesets: 100,
         };
+        let e2ee = E2ee::new(
+            rooms.clone(),
+            Arc::clone(&clock) as _,
+            Arc::clone(&random) as _,
+        );
         let accounts = Accounts::open(store.clone(), interner, clock, random, settings)
             .expect("accounts open");
         // Small parts, so that answers have several.
@@ -106,14 +113,20 @@ impl Server {
             part_bytes: 1000,
             ..myelin_sync::Options::default()
         };
-        let sync = Sync::with_options(rooms.clone(), accounts.clone(), options);
+        let sync = Sync::with_options(rooms.clone(), accounts.clone(), e2ee.clone(), options);
         Server {
             store,
             rooms,
             accounts,
+            e2ee,
             sync,
             _dir: dir,
         }
+    }
+
+    /// Another read side of the same server, which remembers nothing.
+    pub(crate) fn other_sync(&self) -> Sync {
+        Sync::new(self.rooms.clone(), self.accounts.clone(), self.e2ee.clone())
     }
 
     pub(crate) async fn client(&self, id: &str) -> Client {

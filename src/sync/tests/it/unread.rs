@@ -6,7 +6,7 @@ use myelin_data::{rooms::ReceiptKind, unread::UnreadCounts};
 use myelin_rooms::{Profile, Thread};
 use myelin_rules::push::{Kind, NewRule};
 use myelin_store::{Batch, Scan};
-use myelin_sync::{Sync, UnreadNotifications};
+use myelin_sync::UnreadNotifications;
 use myelin_types::RoomNum;
 use ruma::{EventId, RoomId};
 use serde_json::{Value, json};
@@ -155,7 +155,7 @@ async fn afresh(server: &Server, client: &Client, room: &RoomId) -> UnreadNotifi
     // What the last answer saved is durable before this is.
     let settled = server.store.commit(Batch::new()).await;
     settled.expect("batches are written");
-    let sync = Sync::new(server.rooms.clone(), server.accounts.clone());
+    let sync = server.other_sync();
     let mut request = client.request(Duration::ZERO);
     request.since = None;
     let response = sync.sync(request).await.expect("syncs are answered");

@@ -13,7 +13,7 @@ use myelin_rules::{
     push::{Kind, NewRule, PushContext, PushEvent, evaluate},
 };
 use myelin_store::Scan;
-use myelin_sync::{Response, Sync, UnreadNotifications};
+use myelin_sync::{Response, UnreadNotifications};
 use myelin_types::RoomNum;
 use proptest::prelude::*;
 use ruma::{EventId, OwnedRoomId};
@@ -400,7 +400,7 @@ impl World {
         self.clients[who].since = None;
         let mut request = self.clients[who].request(Duration::ZERO);
         request.since = None;
-        let afresh = Sync::new(self.server.rooms.clone(), self.server.accounts.clone());
+        let afresh = self.server.other_sync();
         for (sync, name) in [(&self.server.sync, "in steps"), (&afresh, "at once")] {
             let response = sync.sync(request.clone()).await;
             let response: Response = response.expect("syncs are answered");

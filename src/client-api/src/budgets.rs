@@ -28,6 +28,10 @@ receipt                                               1     2        1    112   
 typing                                                0     0        0      0     2      0     0
 sync, nothing new in 2 rooms                          0     0        0      0     0      0     0
 sync, nothing new in 200 rooms                        0     0        0      0     0      0     0
+message to a device                                   1     3        0    331     2      0     0
+sync, a message to the device                         0     0        0      0     0      1     1
+sync, acknowledging it                                1     0        1     28     0      1     1
+sync, nothing new after that                          0     0        0      0     0      0     0
 sync, a message in one of 200 rooms                   0     0        0      0     9      5     1
 first sync, 20 rooms                                  0     0        0      0   106    121   180
 first sync, 20 rooms, lazy members                    0     0        0      0   106    121   180
@@ -37,9 +41,9 @@ event                                                 0     0        0      0   
 event, cold                                           0     0        0      0    10      0     0
 messages, 50, cold                                    0     0        0      0    53      2    51
 members, 101, cold                                    0     0        0      0   114      0     0
-sync, 51 new in one of 2 rooms, cold                  0     0        0      0    22     11    22
-sync, nothing new in 200 rooms, cold                  0     0        0      0     0    402   400
-first sync, 20 rooms, cold                            0     0        0      0   493    122   200
+sync, 51 new in one of 2 rooms, cold                  0     0        0      0    22     12    22
+sync, nothing new in 200 rooms, cold                  0     0        0      0     0    403   400
+first sync, 20 rooms, cold                            0     0        0      0   493    123   200
 send, room of 100, cold                               2     9        0   2176    17      0     0
 ";
 
@@ -201,6 +205,14 @@ impl World {
         self.server.get(&path, &self.dave).await
     }
 
+    /// A message from bob to alice's device. `number` has three digits.
+    async fn send_to_device(&self, number: usize) -> Answer {
+        let path = format!("/sendToDevice/m.room_key/transaction{number:03}");
+        let content = json!({ "n": "x".repeat(100) });
+        let body = json!({ "messages": { &self.alice.id: { &self.alice.device: content } } });
+        self.server.put(&path, &self.bob, &body).await
+    }
+
     /// A token that knows everything.
     async fn token(&self, user: &User) -> String {
         text(&self.sync(user, None).await.ok()["next_batch"])
@@ -335,6 +347,28 @@ async fn syncs(ledger: &mut Ledger, world: &World) -> [String; 2] {
             world.sync(&world.alice, Some(&many)),
         )
         .await;
+
+    world.send_to_device(0).await.ok();
+    let token = world.token(&world.alice).await;
+    world.sync(&world.alice, Some(&token)).await.ok();
+    ledger
+        .enter(server, "message to a device", world.send_to_device(1))
+        .await;
+    let alice = &world.alice;
+    let mut told = text(
+        &ledger
+            .enter(
+                server,
+                "sync, a message to the device",
+                world.sync(alice, Some(&token)),
+            )
+            .await
+            .ok()["next_batch"],
+    );
+    for request in ["sync, acknowledging it", "sync, nothing new after that"] {
+        let sync = ledger.enter(server, request, world.sync(alice, Some(&told)));
+        told = text(&sync.await.ok()["next_batch"]);
+    }
 
     // Twice: the first time, nothing is counted yet.
     world.send(&world.many[SOME], 6).await.ok();

@@ -30,6 +30,7 @@ mod sync;
 #[cfg(test)]
 mod testing;
 mod timeline;
+mod to_device;
 mod uia;
 
 use std::sync::Arc;
@@ -102,6 +103,7 @@ fn routes() -> Routes {
         ephemeral::routes,
         presence::routes,
         sync::routes,
+        to_device::routes,
     ];
     families
         .into_iter()

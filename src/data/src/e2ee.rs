@@ -83,6 +83,11 @@ table! {
 }
 
 table! {
+    /// The users whose row of [`RemoteDeviceLists`] is stale, so that these are found: exactly one row for each.
+    StaleDeviceLists = "stale_device_lists", Churn, UserNum => Present
+}
+
+table! {
     /// The devices of other servers' users whose lists are kept. Floor: they go with the row of [`RemoteDeviceLists`], and
     /// a list's length is bounded.
     RemoteDevices = "remote_devices", Scan, (UserNum, String) => RemoteDevice
@@ -93,8 +98,8 @@ table! {
     /// place in it: the event as `/sync` shows it.
     ///
     /// Floor: a sync deletes what its token acknowledges; they go with the device; of a device that does not come any more
-    /// the oldest go when there are too many.
-    ToDeviceInbox = "to_device_inbox", Churn, (UserNum, String, Pos, u32) => RawJson
+    /// the oldest go when there are too many, and each when it is too old.
+    ToDeviceInbox = "to_device_inbox", Churn, (UserNum, String, Pos, u32) => DeviceMessage
 }
 
 table! {
@@ -102,8 +107,8 @@ table! {
     /// `m.direct_to_device` EDU.
     ///
     /// Floor: rows go when the server has taken them; of a server that does not answer any more the oldest go when there
-    /// are too many.
-    ToDeviceOutbox = "to_device_outbox", Churn, (String, Pos, u32) => RawJson
+    /// are too many, and each when it is too old.
+    ToDeviceOutbox = "to_device_outbox", Churn, (String, Pos, u32) => DeviceMessage
 }
 
 table! {
@@ -271,6 +276,27 @@ pub enum DeviceListChange {
 impl DeviceList {
     /// How many changes are remembered.
     pub const MOST_REMEMBERED: usize = 16;
+
+    /// The number of the change at a place of [`recent`](Self::recent).
+    pub fn number(&self, index: usize) -> u64 {
+        self.stream_id - (self.recent.len() - 1 - index) as u64
+    }
+
+    /// The number of the last change of a device before a place: what other servers know as the version of the list. The
+    /// changes of the user's own keys have numbers that no `m.device_list_update` shows.
+    pub fn version_before(&self, index: usize) -> u64 {
+        let is_device =
+            |index: &usize| matches!(self.recent[*index].1, DeviceListChange::Device(_));
+        match (0..index).rev().find(is_device) {
+            Some(index) => self.number(index),
+            None => self.stream_id - self.recent.len() as u64,
+        }
+    }
+
+    /// The `stream_id` of the list as it is now, for other servers.
+    pub fn version(&self) -> u64 {
+        self.version_before(self.recent.len())
+    }
 }
 
 impl Value for DeviceList {
@@ -310,18 +336,59 @@ impl Value for DeviceList {
 }
 
 /// How far the list of another server's user is known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemoteDeviceList {
     /// The `stream_id` of the newest update that is in the list.
     pub stream_id: u64,
+    /// Those of updates before it, the oldest first, [`RemoteDeviceList::MOST_SEEN`] at most.
+    pub seen: Vec<u64>,
+    /// What this server had when the list was fetched. If no room was shared with the user without a break since then, updates
+    /// may be missing that nobody sent here.
+    pub fetched: Pos,
     /// Whether updates are missing, so that the whole list must be fetched before it is believed again.
     pub stale: bool,
+    /// How many updates came while it was stale: what was fetched before the last of them is not the newest.
+    pub updates: u32,
     /// How many fetches have failed since the last one that did not.
     pub failures: u32,
     /// When the next fetch is to be tried.
     pub next_attempt: Millis,
 }
-postcard_value!(RemoteDeviceList, 1);
+
+impl RemoteDeviceList {
+    /// How many earlier updates are remembered.
+    pub const MOST_SEEN: usize = 16;
+}
+
+impl Value for RemoteDeviceList {
+    const VERSION: u8 = 1;
+
+    fn encode(&self, writer: &mut Writer) {
+        writer.pos(self.fetched);
+        let retry = (self.failures, self.next_attempt);
+        writer.postcard(&(self.stream_id, &self.seen, self.stale, self.updates, retry));
+    }
+
+    fn decode(version: u8, parser: &mut Parser<'_>) -> Result<Self, CodecError> {
+        match version {
+            1 => {
+                let fetched = parser.pos()?;
+                let (stream_id, seen, stale, updates, (failures, next_attempt)) =
+                    parser.postcard()?;
+                Ok(Self {
+                    stream_id,
+                    seen,
+                    fetched,
+                    stale,
+                    updates,
+                    failures,
+                    next_attempt,
+                })
+            }
+            other => Err(CodecError::UnknownVersion(other)),
+        }
+    }
+}
 
 /// A device of another server's user.
 #[derive(Clone, Debug, PartialEq)]
@@ -349,6 +416,34 @@ impl Value for RemoteDevice {
                     keys: keys.transpose()?,
                 })
             }
+            other => Err(CodecError::UnknownVersion(other)),
+        }
+    }
+}
+
+/// A message that waits for its device, or for the device's server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceMessage {
+    /// Since when it waits.
+    pub since: Millis,
+    /// What is handed over.
+    pub json: RawJson,
+}
+
+impl Value for DeviceMessage {
+    const VERSION: u8 = 1;
+
+    fn encode(&self, writer: &mut Writer) {
+        writer.u64(self.since.0);
+        writer.bytes(self.json.get().as_bytes());
+    }
+
+    fn decode(version: u8, parser: &mut Parser<'_>) -> Result<Self, CodecError> {
+        match version {
+            1 => Ok(Self {
+                since: Millis(parser.u64()?),
+                json: crate::json::parse(parser.rest())?,
+            }),
             other => Err(CodecError::UnknownVersion(other)),
         }
     }

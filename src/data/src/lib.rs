@@ -65,6 +65,7 @@ pub fn tables() -> Vec<TableSpec> {
         TableSpec::of::<e2ee::DeviceLists>(),
         TableSpec::of::<e2ee::DeviceListsByPos>(),
         TableSpec::of::<e2ee::RemoteDeviceLists>(),
+        TableSpec::of::<e2ee::StaleDeviceLists>(),
         TableSpec::of::<e2ee::RemoteDevices>(),
         TableSpec::of::<e2ee::ToDeviceInbox>(),
         TableSpec::of::<e2ee::ToDeviceOutbox>(),

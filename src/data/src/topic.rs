@@ -19,6 +19,8 @@ pub enum Changed {
     User(UserNum),
     /// The user's devices or their keys have changed: everybody who shares a room with him is concerned.
     Devices(UserNum),
+    /// There are new messages to devices of the user.
+    ToDevice(UserNum),
     /// Some of the user's sessions have ended, or what they may do has changed.
     Sessions(UserNum),
 }
@@ -30,6 +32,7 @@ const SESSIONS: u64 = 4;
 const PRIVATE_RECEIPTS: u64 = 5;
 const OWN_RECEIPTS: u64 = 6;
 const DEVICES: u64 = 7;
+const TO_DEVICE: u64 = 8;
 
 impl From<Changed> for Topic {
     fn from(changed: Changed) -> Topic {
@@ -41,6 +44,7 @@ impl From<Changed> for Topic {
             Changed::User(user) => (USER, user.0),
             Changed::Sessions(user) => (SESSIONS, user.0),
             Changed::Devices(user) => (DEVICES, user.0),
+            Changed::ToDevice(user) => (TO_DEVICE, user.0),
         };
         Topic(tag << 32 | u64::from(number))
     }
@@ -58,6 +62,7 @@ impl Changed {
             USER => Some(Changed::User(UserNum(number))),
             SESSIONS => Some(Changed::Sessions(UserNum(number))),
             DEVICES => Some(Changed::Devices(UserNum(number))),
+            TO_DEVICE => Some(Changed::ToDevice(UserNum(number))),
             _ => None,
         }
     }
@@ -77,6 +82,7 @@ mod tests {
             Changed::User(UserNum(7)),
             Changed::Sessions(UserNum(8)),
             Changed::Devices(UserNum(9)),
+            Changed::ToDevice(UserNum(10)),
         ] {
             assert_eq!(Changed::from_topic(Topic::from(changed)), Some(changed));
         }

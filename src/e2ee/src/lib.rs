@@ -6,11 +6,34 @@
 //! The server is trusted with order and with nothing else: a one-time key is handed out once, a message to a device is
 //! delivered once, and nobody is told of a list that has changed later than of what depends on it.
 
-use std::{fmt, sync::Arc};
+mod change;
+mod failure;
+mod remote;
+#[cfg(test)]
+mod testing;
+mod to_device;
+
+use std::{fmt, sync::Arc, time::Duration};
 
 use myelin_rooms::Rooms;
 use myelin_store::Store;
-use myelin_types::{Clock, Random};
+use myelin_types::{Clock, Random, UserNum};
+use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+pub use failure::Failure;
+pub use remote::{
+    DeviceUpdate, FetchedDevice, FetchedList, Kept, KeysUpdate, ListUpdate, OwnDevice, OwnList,
+    StaleList, TrackedUser, sound_cross_signing_key, sound_device_keys,
+};
+pub use to_device::{
+    Inbox, MAX_CONTENT, MOST_TOLD, Messages, OutboxMessage, OutboxPlace, Recipient, RemoteMessage,
+    SendToDevice, SendToDeviceError,
+};
+
+/// How long the end waits for what was begun.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// The keys and device messages of one server. Cheap to clone.
 #[derive(Clone)]
@@ -21,6 +44,10 @@ struct Inner {
     rooms: Rooms,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    outbox: to_device::Outbox,
+    /// The last inbox that the janitor has looked at in its present round.
+    inboxes_tidied: Mutex<Option<(UserNum, String)>>,
+    tasks: TaskTracker,
 }
 
 impl fmt::Debug for E2ee {
@@ -37,6 +64,36 @@ impl E2ee {
             rooms,
             clock,
             random,
+            outbox: to_device::Outbox::default(),
+            inboxes_tidied: Mutex::default(),
+            tasks: TaskTracker::new(),
         }))
+    }
+
+    /// Waits until everything that was begun is durable or has failed, some seconds at most. New operations must no longer
+    /// be started.
+    pub async fn drain(&self) {
+        self.0.tasks.close();
+        if tokio::time::timeout(DRAIN, self.0.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::info!("work on keys and messages to devices was cut off");
+        }
+    }
+
+    /// Runs an operation in a task of its own, so that it completes even if nobody waits for it any more.
+    async fn run<T, E>(
+        &self,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Failure> + Send + 'static,
+    {
+        match self.0.tasks.spawn(work.in_current_span()).await {
+            Ok(result) => result,
+            Err(_) => Err(Failure::CutShort.into()),
+        }
     }
 }

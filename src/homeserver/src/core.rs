@@ -207,6 +207,7 @@ impl Core {
     pub async fn close(&self) {
         self.federation.drain().await;
         self.rooms.drain().await;
+        self.e2ee.drain().await;
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || {
             store.close();

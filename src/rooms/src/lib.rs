@@ -49,7 +49,7 @@ pub use presence::{
 pub use receipts::{NewReceipt, ReceiptError, Thread};
 pub use redact::{Redact, RedactError};
 pub use send::{SendError, SendMessage, SendState};
-pub use transaction::TransactionId;
+pub use transaction::{TransactionGuard, TransactionId};
 pub use typing::{Typing, TypingError, TypingSnapshot};
 
 use std::{

@@ -1,8 +1,9 @@
 //! The tokens by which clients name a point in the log or in a room's history.
 //!
 //! Two kinds, told apart by their first letter, both accepted wherever the specification asks for a pagination token:
-//! - `s{pos}_{typing}_{presence}`: what a sync answered up to; the position in the log and the serials of typing and of
-//!   presence. The last one is left out where it is zero, as in tokens of before there was presence.
+//! - `s{pos}_{typing}_{presence}_d{pos}.{index}`: what a sync answered up to; the position in the log, the serials of typing
+//!   and of presence, and the last message to the device. Presence is left out where it is zero, and the message where all
+//!   of them were told, as in tokens of before there were any.
 //! - `t{pos}_{segment}_{index}`: the point just *before* a place of a room's timeline, as seen at a position.
 
 use std::{fmt, str::FromStr};
@@ -11,7 +12,7 @@ use myelin_data::rooms::Place;
 use myelin_types::Pos;
 use thiserror::Error;
 
-/// A point of all of a user's rooms: `s{pos}_{typing}_{presence}`.
+/// A point of all of a user's rooms: `s{pos}_{typing}_{presence}_d{pos}.{index}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SyncToken {
     /// Everything up to and including this position has been told.
@@ -20,6 +21,27 @@ pub struct SyncToken {
     pub typing: u64,
     /// The serial of the presence that has been told.
     pub presence: u64,
+    /// Where too many messages waited for the device to tell all of them: the last that has been.
+    pub to_device: Option<InboxPlace>,
+}
+
+/// A message in the inbox of a device: the position of its batch, and its place in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InboxPlace {
+    /// The position.
+    pub pos: Pos,
+    /// The place.
+    pub index: u32,
+}
+
+impl SyncToken {
+    /// Up to where messages to the device have been told, this place included.
+    pub fn inbox(&self) -> InboxPlace {
+        self.to_device.unwrap_or(InboxPlace {
+            pos: self.pos,
+            index: u32::MAX,
+        })
+    }
 }
 
 /// A point of one room's timeline: `t{pos}_{segment}_{index}`.
@@ -70,9 +92,12 @@ impl From<TimelineToken> for Token {
 impl fmt::Display for SyncToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "s{}_{}", self.pos, self.typing)?;
-        match self.presence {
-            0 => Ok(()),
-            presence => write!(f, "_{presence}"),
+        if self.presence != 0 {
+            write!(f, "_{}", self.presence)?;
+        }
+        match self.to_device {
+            None => Ok(()),
+            Some(InboxPlace { pos, index }) => write!(f, "_d{pos}.{index}"),
         }
     }
 }
@@ -100,18 +125,28 @@ impl FromStr for Token {
         let (kind, rest) = text.split_at_checked(1).ok_or(TokenError)?;
         let mut parts = rest.split('_');
         let token = match kind {
-            "s" => Token::Sync(SyncToken {
-                pos: Pos(unsigned(parts.next())?),
-                typing: unsigned(parts.next())?,
-                presence: match parts.next() {
-                    None => 0,
-                    Some(presence) => match unsigned(Some(presence))? {
-                        // It would have another spelling.
-                        0 => return Err(TokenError),
-                        presence => presence,
-                    },
-                },
-            }),
+            "s" => {
+                let pos = Pos(unsigned(parts.next())?);
+                let typing = unsigned(parts.next())?;
+                let mut last = parts.next();
+                let presence = match last {
+                    Some(presence) if !presence.starts_with('d') => {
+                        last = parts.next();
+                        match unsigned(Some(presence))? {
+                            // It would have another spelling.
+                            0 => return Err(TokenError),
+                            presence => presence,
+                        }
+                    }
+                    _ => 0,
+                };
+                Token::Sync(SyncToken {
+                    pos,
+                    typing,
+                    presence,
+                    to_device: last.map(inbox_place).transpose()?,
+                })
+            }
             "t" => Token::Timeline(TimelineToken {
                 pos: Pos(unsigned(parts.next())?),
                 place: Place {
@@ -139,6 +174,15 @@ impl FromStr for SyncToken {
     }
 }
 
+fn inbox_place(part: &str) -> Result<InboxPlace, TokenError> {
+    let place = part.strip_prefix('d').ok_or(TokenError)?;
+    let (pos, index) = place.split_once('.').ok_or(TokenError)?;
+    Ok(InboxPlace {
+        pos: Pos(unsigned(Some(pos))?),
+        index: u32::try_from(unsigned(Some(index))?).map_err(|_| TokenError)?,
+    })
+}
+
 /// A number as it is printed: digits alone, so that a token has one spelling.
 fn unsigned(part: Option<&str>) -> Result<u64, TokenError> {
     let part = part.ok_or(TokenError)?;
@@ -163,7 +207,7 @@ fn signed(part: Option<&str>) -> Result<i64, TokenError> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Place, Pos, SyncToken, TimelineToken, Token, TokenError};
+    use super::{InboxPlace, Place, Pos, SyncToken, TimelineToken, Token, TokenError};
 
     #[test]
     fn nonsense_is_refused() {
@@ -175,6 +219,15 @@ mod tests {
             "s1_2_0",
             "s1_2_3_4",
             "s1_2_",
+            "s1_2_d",
+            "s1_2_d3",
+            "s1_2_d3.",
+            "s1_2_d3.04",
+            "s1_2_d3.4294967296",
+            "s1_2_d3.4_5",
+            "s1_2_3_d4.5_6",
+            "s1_2_0_d4.5",
+            "s1_2_3_4.5",
             "s_1",
             "s-1_2",
             "s+1_2",
@@ -196,8 +249,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tokens_round_trip(pos in 0..u64::MAX, typing: u64, presence: u64, segment: u32, index: i64) {
-            let sync = Token::Sync(SyncToken { pos: Pos(pos), typing, presence });
+        fn tokens_round_trip(
+            pos in 0..u64::MAX, typing: u64, presence in 0..3_u64, inbox: Option<(u64, u32)>, segment: u32, index: i64,
+        ) {
+            let to_device = inbox.map(|(pos, index)| InboxPlace { pos: Pos(pos), index });
+            let sync = Token::Sync(SyncToken { pos: Pos(pos), typing, presence, to_device });
             prop_assert_eq!(sync.to_string().parse(), Ok(sync));
             let place = Place { segment, index };
             let timeline = Token::Timeline(TimelineToken { pos: Pos(pos), place });
@@ -205,7 +261,7 @@ mod tests {
         }
 
         #[test]
-        fn a_token_has_one_spelling(text in "[st][0-9_+-]{0,12}") {
+        fn a_token_has_one_spelling(text in "[st][0-9_+-]{0,12}(_d[0-9]{1,3}\\.[0-9]{1,3})?") {
             if let Ok(token) = text.parse::<Token>() {
                 prop_assert_eq!(token.to_string(), text);
             }

@@ -1,6 +1,6 @@
 //! Transaction ids: a request that is made twice is done once.
 
-use std::{collections::HashMap, str::FromStr, sync::Arc};
+use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
 
 use myelin_data::accounts::{Transaction, Transactions, TransactionsByTime};
 use myelin_data::{Present, rooms::SentBy};
@@ -39,7 +39,7 @@ type Key = (UserNum, TransactionId);
 pub(crate) struct InFlight(Arc<Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>>);
 
 /// The right to do a transaction. While it is held, a second request with the same id waits.
-pub(crate) struct TransactionGuard {
+pub struct TransactionGuard {
     in_flight: InFlight,
     key: Key,
     lock: Option<OwnedMutexGuard<()>>,
@@ -59,7 +59,23 @@ impl Drop for TransactionGuard {
     }
 }
 
+impl fmt::Debug for TransactionGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransactionGuard").finish_non_exhaustive()
+    }
+}
+
 impl TransactionGuard {
+    /// Notes in the batch that does the work that it is done, where the answer says nothing more.
+    pub fn note(&self, batch: &mut Batch, now: Millis) {
+        let done = Transaction {
+            at: now,
+            event: None,
+            event_id: None,
+        };
+        self.write(batch, &done);
+    }
+
     /// Puts the answer into the batch that does the work.
     pub(crate) fn record(
         &self,
@@ -69,6 +85,15 @@ impl TransactionGuard {
         event: EventNum,
         event_id: &str,
     ) {
+        let done = Transaction {
+            at: now,
+            event: Some((room, event)),
+            event_id: Some(event_id.to_owned()),
+        };
+        self.write(batch, &done);
+    }
+
+    fn write(&self, batch: &mut Batch, done: &Transaction) {
         let (
             user,
             TransactionId {
@@ -77,16 +102,15 @@ impl TransactionGuard {
                 id,
             },
         ) = &self.key;
-        batch.put::<Transactions>(
-            &(*user, device_id.clone(), path.clone(), id.clone()),
-            &Transaction {
-                at: now,
-                event: Some((room, event)),
-                event_id: Some(event_id.to_owned()),
-            },
-        );
+        batch.put::<Transactions>(&(*user, device_id.clone(), path.clone(), id.clone()), done);
         batch.put::<TransactionsByTime>(
-            &(now.0, *user, device_id.clone(), path.clone(), id.clone()),
+            &(
+                done.at.0,
+                *user,
+                device_id.clone(),
+                path.clone(),
+                id.clone(),
+            ),
             &Present,
         );
     }
@@ -101,12 +125,38 @@ pub(crate) enum Begun {
 }
 
 impl Rooms {
-    /// Begins a transaction, after any other request with the same id has ended.
+    /// Begins a transaction whose answer says nothing, after any other request with the same id has ended. None if it was
+    /// done before. The guard is held until the batch with its [`note`](TransactionGuard::note) is durable.
+    pub async fn begin_plain_transaction(
+        &self,
+        user: UserNum,
+        transaction: TransactionId,
+    ) -> Result<Option<TransactionGuard>, StoreError> {
+        let (guard, done) = self.look_up_transaction(user, transaction).await?;
+        Ok(done.is_none().then_some(guard))
+    }
+
+    /// Begins a transaction that sends an event, after any other request with the same id has ended.
     pub(crate) async fn begin_transaction(
         &self,
         user: UserNum,
         transaction: TransactionId,
     ) -> Result<Begun, StoreError> {
+        let (guard, done) = self.look_up_transaction(user, transaction).await?;
+        Ok(match done.and_then(|done| done.event_id) {
+            Some(event_id) => match OwnedEventId::from_str(&event_id) {
+                Ok(event_id) => Begun::Before(event_id),
+                Err(_) => Begun::Now(guard),
+            },
+            None => Begun::Now(guard),
+        })
+    }
+
+    async fn look_up_transaction(
+        &self,
+        user: UserNum,
+        transaction: TransactionId,
+    ) -> Result<(TransactionGuard, Option<Transaction>), StoreError> {
         let key = (user, transaction);
         let lock = Arc::clone(self.0.transactions.0.lock().entry(key.clone()).or_default());
         let guard = TransactionGuard {
@@ -128,12 +178,6 @@ impl Rooms {
             .store
             .read(move |view| view.get::<Transactions>(&row))
             .await?;
-        Ok(match done.and_then(|done| done.event_id) {
-            Some(event_id) => match OwnedEventId::from_str(&event_id) {
-                Ok(event_id) => Begun::Before(event_id),
-                Err(_) => Begun::Now(guard),
-            },
-            None => Begun::Now(guard),
-        })
+        Ok((guard, done))
     }
 }

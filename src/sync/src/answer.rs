@@ -19,10 +19,10 @@ use ruma::{
 };
 
 use crate::{
-    Inner, Response, RoomsSection, SyncRequest,
+    Events, Inner, Response, RoomsSection, SyncRequest,
     account_data::{Changes, News},
     ignored::Ignored,
-    joined,
+    inboxes, joined,
     lazy::Known,
     left, pending, presence,
     relations::Relations,
@@ -36,6 +36,8 @@ pub(crate) struct Answer {
     pub(crate) relations: Arc<Relations>,
     pub(crate) told: Notes,
     pub(crate) basis: Arc<Basis>,
+    /// What was found in the inbox of the device.
+    pub(crate) inbox: Option<inboxes::Read>,
     /// The rooms that are still to be told of, in this order.
     pub(crate) left: Vec<RoomNum>,
 }
@@ -197,6 +199,7 @@ pub(crate) fn answer(
         pos: view.pos(),
         typing: sync.rooms.typing().serial(),
         presence: sync.rooms.presence().serial(),
+        to_device: None,
     };
     // A token from before the database was restored may be ahead of it.
     let since = since.map(|since| SyncToken {
@@ -224,6 +227,8 @@ pub(crate) fn answer(
             changed.into_iter().collect()
         }),
     };
+    let mut inbox = inboxes::read(sync, view, viewer, since)?;
+    next.to_device = inbox.as_ref().and_then(|read| read.inbox.cut_at);
     let relations = sync.relations.get(view, viewer.user)?;
     let moved = moved(sync, view, request, &basis, &relations);
     let context = Context::of(sync, view, request, &basis);
@@ -231,6 +236,11 @@ pub(crate) fn answer(
         account_data: context
             .account_data
             .of(RoomNum::NONE, &EventMatcher::from(&filter.account_data))?,
+        to_device: Events {
+            events: inbox
+                .as_mut()
+                .map_or_else(Vec::new, |read| std::mem::take(&mut read.inbox.events)),
+        },
         device_one_time_keys_count: [("signed_curve25519".to_owned(), 0)].into(),
         ..Response::default()
     };
@@ -258,6 +268,7 @@ pub(crate) fn answer(
         relations,
         told: part.told,
         basis: Arc::new(basis),
+        inbox,
         left: rooms.split_off(part.count),
     })
 }

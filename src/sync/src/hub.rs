@@ -215,7 +215,9 @@ impl Observer for Hub {
         for topic in topics {
             match Changed::from_topic(*topic) {
                 Some(Changed::Timeline(room) | Changed::Receipts(room)) => self.wake_room(room),
-                Some(Changed::User(user) | Changed::OwnReceipts(user)) => {
+                Some(
+                    Changed::User(user) | Changed::OwnReceipts(user) | Changed::ToDevice(user),
+                ) => {
                     if let Some(seat) = self.seats.lock().users.get(&user) {
                         seat.call();
                     }

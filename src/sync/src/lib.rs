@@ -9,9 +9,11 @@
 
 mod account_data;
 mod answer;
+mod changes;
 mod ephemeral;
 mod hub;
 mod ignored;
+mod inboxes;
 mod joined;
 mod lazy;
 mod left;
@@ -50,6 +52,7 @@ use tokio::time::Instant;
 use self::{
     answer::{Answer, Basis, Notes},
     hub::Hub,
+    inboxes::Inboxes,
     lazy::{LazyMembers, Members, Telling},
     relations::{Relations, RelationsCache},
     unread::UnreadCache,
@@ -87,6 +90,7 @@ struct Inner {
     e2ee: E2ee,
     hub: Arc<Hub>,
     relations: Arc<RelationsCache>,
+    inboxes: Arc<Inboxes>,
     lazy: LazyMembers,
     unread: UnreadCache,
     part_bytes: usize,
@@ -123,8 +127,10 @@ impl Sync {
         let quarter = options.memory / 4;
         let hub = Arc::new(Hub::new(quarter));
         let relations = Arc::new(RelationsCache::new(quarter));
-        // The cache must know of a change before a waiter that it wakes reads.
+        let inboxes = Arc::new(Inboxes::new(options.memory / 16));
+        // The caches must know of a change before a waiter that it wakes reads.
         store.observe(Arc::clone(&relations) as _);
+        store.observe(Arc::clone(&inboxes) as _);
         store.observe(Arc::clone(&hub) as _);
         let woken = Arc::clone(&hub);
         rooms
@@ -135,12 +141,14 @@ impl Sync {
             .presence()
             .observe(Arc::new(move |news| woken.wake_rooms(&news.rooms)));
         relations.start(store.watermark());
+        inboxes.start(store.watermark());
         Sync(Arc::new(Inner {
             rooms,
             accounts,
             e2ee,
             hub,
             relations,
+            inboxes,
             lazy: LazyMembers::new(quarter),
             unread: UnreadCache::new(quarter),
             part_bytes: options.part_bytes,
@@ -169,6 +177,9 @@ impl Sync {
         loop {
             seat.note();
             let (view, answer) = self.answer(Arc::clone(&request), since).await?;
+            if let Some(inbox) = &answer.inbox {
+                self.0.settle_inbox(&request.viewer, inbox);
+            }
             if at_once || !answer.has_nothing() {
                 return Ok(self.deliver(request, view, answer));
             }

@@ -1,12 +1,6 @@
 //! Which rooms a user has to do with, remembered between his syncs.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::sync::Arc;
 
 use myelin_data::{
     rooms::{UserRoom, UserRooms},
@@ -14,8 +8,9 @@ use myelin_data::{
 };
 use myelin_store::{Observer, Scan, StoreError, Topic, View};
 use myelin_types::{Pos, RoomNum, UserNum};
-use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
+
+use crate::changes::LastChanges;
 
 /// The rooms that a user has to do with, by ascending number.
 pub(crate) struct Relations {
@@ -42,31 +37,11 @@ impl Relations {
 
 /// What a user's relations take in memory besides the rooms.
 const USER: usize = 192;
-/// What the position of a user's last change takes in memory: maps are half empty at times.
-const CHANGE: usize = 48;
 
 /// The relations of users who sync. An entry holds as long as nothing of its user's own changes.
 pub(crate) struct RelationsCache {
     users: Cache<UserNum, Arc<Relations>, ByMemory>,
-    changes: Mutex<Changes>,
-    /// How many users' last changes are remembered. When there are more, everybody is taken to have changed.
-    most_changes: usize,
-    /// The newest batch that was noted.
-    noted: AtomicU64,
-}
-
-#[derive(Default)]
-struct Changes {
-    last: HashMap<UserNum, Pos>,
-    /// Who is not in `last` has not changed since then.
-    floor: Pos,
-}
-
-impl Changes {
-    /// A position after which nothing of the user's own has changed.
-    fn of(&self, user: UserNum) -> Pos {
-        self.last.get(&user).copied().unwrap_or(self.floor)
-    }
+    changes: LastChanges,
 }
 
 #[derive(Clone)]
@@ -84,40 +59,30 @@ impl RelationsCache {
         let (users, changes) = (bytes / 4 * 3, bytes / 4);
         Self {
             users: Cache::with_weighter((users / USER).max(16), users as u64, ByMemory),
-            changes: Mutex::default(),
-            most_changes: (changes / CHANGE).max(16),
-            noted: AtomicU64::new(0),
+            changes: LastChanges::new(changes),
         }
     }
 
     /// Says that nothing up to `watermark` will be noted, since it was committed before this cache was there.
     pub(crate) fn start(&self, watermark: Pos) {
-        let mut changes = self.changes.lock();
-        changes.floor = changes.floor.max(watermark);
-        drop(changes);
-        self.noted.fetch_max(watermark.0, Ordering::SeqCst);
+        self.changes.start(watermark);
     }
 
     /// Whether something of a user's own may have changed after `since` and up to `view`: his relations, his account data.
     pub(crate) fn may_have_changed(&self, view: &View, user: UserNum, since: Pos) -> bool {
-        // The committer publishes a view before it notes the batch here.
-        if self.noted.load(Ordering::SeqCst) < view.pos().0 {
-            return true;
-        }
-        self.changes.lock().of(user) > since
+        let last = self.changes.last(view, user);
+        last.is_none_or(|last| last > since)
     }
 
     /// The relations of a user.
     pub(crate) fn get(&self, view: &View, user: UserNum) -> Result<Arc<Relations>, StoreError> {
         let at = view.pos();
-        // The committer publishes a view before it notes the batch here; a view from in between is not served.
-        if self.noted.load(Ordering::SeqCst) >= at.0
+        // A view of which that is not known is not served from here.
+        if let Some(changed) = self.changes.last(view, user)
             && let Some(relations) = self.users.get(&user)
+            && changed <= at.min(relations.pos)
         {
-            let changed = self.changes.lock().of(user);
-            if changed <= at.min(relations.pos) {
-                return Ok(relations);
-            }
+            return Ok(relations);
         }
         let rows = view.scan::<UserRooms>(Scan::prefix(&user));
         let mut rooms = rows
@@ -141,14 +106,9 @@ impl Observer for RelationsCache {
     fn committed(&self, pos: Pos, topics: &[Topic]) {
         for topic in topics {
             if let Some(Changed::User(user)) = Changed::from_topic(*topic) {
-                let mut changes = self.changes.lock();
-                if changes.last.len() >= self.most_changes {
-                    changes.last = HashMap::new();
-                    changes.floor = pos;
-                }
-                changes.last.insert(user, pos);
+                self.changes.note(pos, user);
             }
         }
-        self.noted.fetch_max(pos.0, Ordering::SeqCst);
+        self.changes.noted(pos);
     }
 }

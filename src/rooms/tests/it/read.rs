@@ -117,6 +117,7 @@ async fn sync_tokens_name_points_of_the_timeline() {
             pos: server.store.watermark(),
             typing: 0,
             presence: 0,
+            to_device: None,
         }))
     };
     let before = at(&server);
@@ -386,6 +387,7 @@ async fn members_at_a_point_and_by_membership() {
         pos: server.store.watermark(),
         typing: 0,
         presence: 0,
+        to_device: None,
     });
     server.join(&room, CHARLIE).await;
     server

@@ -39,6 +39,7 @@ mod state_ids;
 #[cfg(test)]
 mod testing;
 mod timestamp_to_event;
+mod user_devices;
 mod version;
 
 use axum::Router;
@@ -46,6 +47,7 @@ use myelin_federation::Federation;
 use ruma::api::federation::{
     authorization::get_event_authorization,
     backfill::get_backfill,
+    device::get_devices,
     discovery, event as reading, membership, openid, query as asking,
     thirdparty::{bind_callback, exchange_invite},
     transactions,
@@ -96,6 +98,7 @@ fn routes() -> Routes {
         .operation::<asking::get_profile_information::v1::Request, _, _>(query_profile::get)
         .operation::<asking::get_custom_information::v1::Request, _, _>(query::get)
         .operation::<openid::get_openid_userinfo::v1::Request, _, _>(openid_userinfo::get)
+        .operation::<get_devices::v1::Request, _, _>(user_devices::get)
 }
 
 #[cfg(test)]
@@ -129,7 +132,7 @@ mod tests {
             "/_matrix/federation/v1/openid/userinfo",
             "/_matrix/federation/v1/3pid/onbind",
         ];
-        assert_eq!(here.table.len(), 28);
+        assert_eq!(here.table.len(), 29);
         for route in &here.table {
             let is_public = public.contains(&route.path);
             assert_eq!(route.access == Access::Public, is_public, "{}", route.path);

@@ -25,7 +25,9 @@ fn refuse(error: TransactionError) -> Refusal {
         TransactionError::LongId => Refusal::invalid(error.to_string()),
         TransactionError::Malformed => Refusal::bad_request(ErrorKind::BadJson, error.to_string()),
         TransactionError::Full => Refusal::too_fast(FULL),
-        TransactionError::Failure(_) | TransactionError::CutShort => Refusal::internal(error),
+        TransactionError::Failure(_) | TransactionError::Edus(_) | TransactionError::CutShort => {
+            Refusal::internal(error)
+        }
     }
 }
 

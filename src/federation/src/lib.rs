@@ -11,6 +11,7 @@ mod client;
 mod connect;
 mod discovery;
 mod dns;
+mod e2ee;
 mod fetch;
 mod flights;
 mod guard;
@@ -78,6 +79,7 @@ struct Inner {
     answers: query::Answers,
     joining: join::Joining,
     fills: history::Fills,
+    lists: e2ee::Lists,
     /// How many bindings of addresses may still be dealt with.
     bindings: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -203,11 +205,15 @@ impl Federation {
         let outbound = Outbound::new(
             server_name.clone(),
             rooms.clone(),
-            store.clone(),
+            e2ee.clone(),
             Arc::clone(&clock),
             Arc::clone(&random),
             Arc::clone(&client) as Arc<dyn outbound::Wire>,
         );
+        if settings.enabled {
+            let messenger = outbound.clone();
+            e2ee.serve_outbox(move |server| messenger.messages(server));
+        }
         rooms.ask_policies_through(Arc::new(policy::Policies(Arc::clone(&client))));
         Ok(Federation(Arc::new(Inner {
             enabled: settings.enabled,
@@ -226,6 +232,7 @@ impl Federation {
             e2ee,
             answers: query::Answers::new(Arc::clone(&clock)),
             fills: history::Fills::new(&clock),
+            lists: e2ee::Lists::new(Arc::clone(&clock)),
             bindings: Arc::new(Semaphore::new(membership::BINDINGS_AT_ONCE)),
             clock,
             random,

@@ -11,6 +11,10 @@ const EVERY: Duration = Duration::from_mins(1);
 const INBOX_EVERY: Duration = Duration::from_secs(1);
 /// Freed memory may go back to the system a second after it was freed.
 const MEMORY_EVERY: Duration = Duration::from_secs(2);
+/// How soon after its time another server's device list is tried again. Reads nothing when there is none.
+const LISTS_EVERY: Duration = Duration::from_secs(2);
+/// How often all messages to devices, and all device lists of other servers, are looked through.
+const TO_DEVICE_EVERY: Duration = Duration::from_hours(1);
 const KEYS_EVERY: Duration = Duration::from_hours(6);
 
 /// Starts all janitors.
@@ -36,6 +40,27 @@ pub(crate) fn start(state: &AppState, tasks: &Tasks) {
         }
     });
     tasks.periodic("memory", MEMORY_EVERY, crate::memory::give_back);
+    let e2ee = state.e2ee.clone();
+    let soft = tasks.soft().clone();
+    tasks.periodic(
+        "janitor of messages to devices",
+        TO_DEVICE_EVERY,
+        move || {
+            let (e2ee, soft) = (e2ee.clone(), soft.clone());
+            async move {
+                while e2ee.tidy_to_device().await? && !soft.is_cancelled() {}
+                while e2ee.tidy_outbox().await? && !soft.is_cancelled() {}
+                let mut after = None;
+                loop {
+                    after = e2ee.tidy_lists(after).await?;
+                    if after.is_none() || soft.is_cancelled() {
+                        break;
+                    }
+                }
+                Ok::<_, myelin_e2ee::Failure>(())
+            }
+        },
+    );
     let limiter = Arc::clone(&state.limiter);
     tasks.periodic("rate limits' janitor", EVERY, move || {
         limiter.forget_quiet();
@@ -49,6 +74,11 @@ pub(crate) fn start_federation(federation: &Federation, tasks: &Tasks) {
     tasks.periodic("inbox", INBOX_EVERY, move || {
         let inbox = inbox.clone();
         async move { inbox.work_inbox().await }
+    });
+    let lists = federation.clone();
+    tasks.periodic("device lists of other servers", LISTS_EVERY, move || {
+        let lists = lists.clone();
+        async move { lists.fetch_stale_lists().await }
     });
     let limits = federation.clone();
     tasks.periodic("federation's rate limits' janitor", EVERY, move || {

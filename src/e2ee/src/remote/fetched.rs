@@ -140,9 +140,10 @@ impl E2ee {
                 put_list(&mut batch, user, before.as_ref(), &after);
                 begun.push(user_id.clone());
             }
-            Ok::<_, Failure>(match batch.is_empty() {
-                true => Step::nothing(begun),
-                false => Step::write(batch, begun),
+            Ok::<_, Failure>(if batch.is_empty() {
+                Step::nothing(begun)
+            } else {
+                Step::write(batch, begun)
             })
         })
         .await
@@ -150,11 +151,10 @@ impl E2ee {
 
     /// Keeps a list that was fetched. Local readers are told of what is not as it was.
     pub async fn keep_list(&self, of: StaleList, list: FetchedList) -> Result<Kept, Failure> {
-        let e2ee = self.clone();
-        self.change(move |view| e2ee.keep(view, &of, &list)).await
+        self.change(move |view| Self::keep(view, &of, &list)).await
     }
 
-    fn keep(&self, view: &View, of: &StaleList, list: &FetchedList) -> Result<Step<Kept>, Failure> {
+    fn keep(view: &View, of: &StaleList, list: &FetchedList) -> Result<Step<Kept>, Failure> {
         let StaleList { user, user_id, .. } = of;
         let before = view.get::<RemoteDeviceLists>(user)?;
         if before
@@ -260,9 +260,10 @@ impl E2ee {
                 count += 1;
             }
             let next = last.filter(|_| count == LISTS_A_STEP);
-            Ok::<_, Failure>(match batch.is_empty() {
-                true => Step::nothing(next),
-                false => Step::write(batch, next),
+            Ok::<_, Failure>(if batch.is_empty() {
+                Step::nothing(next)
+            } else {
+                Step::write(batch, next)
             })
         });
         looked_at.await

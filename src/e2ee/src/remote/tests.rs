@@ -128,7 +128,7 @@ async fn updates_that_follow_upon_each_other_are_applied() {
             deleted: true,
             ..update
         }),
-        other => other,
+        keys @ ListUpdate::Keys(_) => keys,
     };
     assert!(!shared.hear(vec![deleted]).await);
     assert_eq!(shared.devices(), Some(vec!["B".to_owned(), "C".to_owned()]));

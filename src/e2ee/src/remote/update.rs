@@ -143,9 +143,10 @@ impl E2ee {
         if !changes.is_empty() {
             record_change(view, &mut batch, user, changes)?;
         }
-        Ok(match batch.is_empty() {
-            true => Step::nothing(list.stale),
-            false => Step::write(batch, list.stale),
+        Ok(if batch.is_empty() {
+            Step::nothing(list.stale)
+        } else {
+            Step::write(batch, list.stale)
         })
     }
 }

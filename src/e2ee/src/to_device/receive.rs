@@ -43,9 +43,10 @@ impl E2ee {
         let now = self.0.clock.now();
         self.change(move |view| {
             let batch = e2ee.deliver(view, &origin, &messages, now)?;
-            let step = match batch.is_empty() {
-                true => Step::nothing(()),
-                false => Step::write(batch, ()),
+            let step = if batch.is_empty() {
+                Step::nothing(())
+            } else {
+                Step::write(batch, ())
             };
             Ok::<_, Failure>(step)
         })

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::Federation;
+pub(crate) use back_off::BackOff;
 use fill::Filled;
 pub(crate) use fill::Fills;
 

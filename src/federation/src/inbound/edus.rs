@@ -1,10 +1,15 @@
-//! What does not last: typing, receipts, presence. Spec: server-server API, "EDUs".
+//! What is no event: typing, receipts, presence, messages to devices, changes of device lists. Spec: server-server API,
+//! "EDUs".
 //!
 //! They are taken before the events of their transaction and never wait for them. Those of kinds that nothing is done
-//! with are ignored, and so is what cannot be read or is not the origin's to say: nobody is told.
+//! with are ignored, and so is what cannot be read or is not the origin's to say: nobody is told. Messages to devices and
+//! changes of lists must not be lost: they are durable before the transaction is answered.
 
 use std::{collections::BTreeMap, time::Duration};
 
+use myelin_e2ee::{
+    DeviceUpdate, Failure, KeysUpdate, ListUpdate, Messages, Recipient, RemoteMessage,
+};
 use myelin_rooms::{PresenceState, RemotePresence, Thread, remote::RemoteReceipt};
 use myelin_types::Millis;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName};
@@ -29,6 +34,10 @@ pub(super) enum Edu {
     Receipts(Vec<RemoteReceipt>),
     /// `m.presence`
     Presence(Vec<RemotePresence>),
+    /// `m.direct_to_device`
+    ToDevice(RemoteMessage),
+    /// `m.device_list_update`, `m.signing_key_update`
+    List(ListUpdate),
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,6 +83,33 @@ struct Said {
     status_msg: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct DirectToDevice {
+    sender: OwnedUserId,
+    r#type: String,
+    message_id: String,
+    messages: BTreeMap<String, Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct DeviceListUpdate {
+    user_id: OwnedUserId,
+    device_id: String,
+    device_display_name: Option<String>,
+    stream_id: u64,
+    #[serde(default)]
+    prev_id: Vec<u64>,
+    deleted: Option<bool>,
+    keys: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct SigningKeyUpdate {
+    user_id: OwnedUserId,
+    master_key: Option<Box<RawValue>>,
+    self_signing_key: Option<Box<RawValue>>,
+}
+
 impl Edu {
     /// Reads an EDU; none if nothing is done with it.
     pub(super) fn parse(edu: &RawValue) -> Option<Edu> {
@@ -93,6 +129,35 @@ impl Edu {
                     .filter_map(|said| presence(said));
                 Some(Edu::Presence(said.collect()))
             }
+            "m.direct_to_device" => {
+                let message: DirectToDevice = serde_json::from_str(content.get()).ok()?;
+                Some(Edu::ToDevice(RemoteMessage {
+                    sender: message.sender,
+                    event_type: message.r#type,
+                    message_id: message.message_id,
+                    messages: messages(message.messages),
+                }))
+            }
+            "m.device_list_update" => {
+                let update: DeviceListUpdate = serde_json::from_str(content.get()).ok()?;
+                Some(Edu::List(ListUpdate::Device(DeviceUpdate {
+                    user_id: update.user_id,
+                    device_id: update.device_id,
+                    display_name: update.device_display_name,
+                    stream_id: update.stream_id,
+                    prev_ids: update.prev_id,
+                    deleted: update.deleted == Some(true),
+                    keys: update.keys,
+                })))
+            }
+            "m.signing_key_update" => {
+                let update: SigningKeyUpdate = serde_json::from_str(content.get()).ok()?;
+                Some(Edu::List(ListUpdate::Keys(KeysUpdate {
+                    user_id: update.user_id,
+                    master: update.master_key,
+                    self_signing: update.self_signing_key,
+                })))
+            }
             _ => None,
         }
     }
@@ -102,8 +167,24 @@ impl Edu {
             Self::Typing(_) => "m.typing",
             Self::Receipts(_) => "m.receipt",
             Self::Presence(_) => "m.presence",
+            Self::ToDevice(_) => "m.direct_to_device",
+            Self::List(ListUpdate::Device(_)) => "m.device_list_update",
+            Self::List(ListUpdate::Keys(_)) => "m.signing_key_update",
         }
     }
+}
+
+/// The messages of one EDU. What is malformed spoils nothing beside it.
+fn messages(by_user: BTreeMap<String, Box<RawValue>>) -> Messages {
+    let sound = by_user.into_iter().filter_map(|(user, contents)| {
+        let user_id = OwnedUserId::try_from(user).ok()?;
+        let contents: BTreeMap<String, Box<RawValue>> =
+            serde_json::from_str(contents.get()).ok()?;
+        let contents = contents.into_iter();
+        let contents = contents.map(|(device, content)| (Recipient::of(device), content));
+        Some((user_id, contents.collect()))
+    });
+    sound.collect()
 }
 
 /// What is said of one user. What is malformed spoils nothing beside it.
@@ -162,9 +243,19 @@ fn receipts(rooms: BTreeMap<String, Box<RawValue>>) -> Vec<RemoteReceipt> {
 }
 
 impl Federation {
-    /// Does what EDUs say, as far as it is their origin's to say. Receipts make at most one batch.
-    pub(super) async fn take_edus(&self, origin: &OwnedServerName, edus: &[Box<RawValue>]) {
+    /// Does what EDUs say, as far as it is their origin's to say. Receipts make at most one batch, and so do messages to
+    /// devices.
+    ///
+    /// # Errors
+    /// When something could not be taken that must not be lost.
+    pub(super) async fn take_edus(
+        &self,
+        origin: &OwnedServerName,
+        edus: &[Box<RawValue>],
+    ) -> Result<(), Failure> {
         let mut all_receipts = Vec::new();
+        let mut messages = Vec::new();
+        let mut updates = Vec::new();
         for edu in edus {
             let edu = Edu::parse(edu);
             let kind = edu.as_ref().map_or("ignored", Edu::kind);
@@ -182,15 +273,25 @@ impl Federation {
                         tracing::error!(%origin, error, "presence could not be taken");
                     }
                 }
+                Some(Edu::ToDevice(message)) => messages.push(message),
+                Some(Edu::List(update)) => updates.push(update),
             }
         }
+        if !messages.is_empty() {
+            self.0.e2ee.receive_to_device(origin, messages).await?;
+        }
+        if !updates.is_empty() {
+            let stale = self.0.e2ee.hear_lists(origin, updates).await?;
+            self.fetch_lists_of(origin, stale);
+        }
         if all_receipts.is_empty() {
-            return;
+            return Ok(());
         }
         let taken = self.0.rooms.receive_receipts(origin, all_receipts).await;
         if let Err(error) = taken {
             tracing::error!(%origin, error = crate::chain(&error), "receipts could not be taken");
         }
+        Ok(())
     }
 
     async fn take_typing(&self, origin: &OwnedServerName, typing: Typing) {
@@ -300,9 +401,49 @@ mod tests {
     }
 
     #[test]
+    fn messages_to_devices_are_read_user_by_user() {
+        let edu = json!({
+            "edu_type": "m.direct_to_device",
+            "content": {
+                "sender": "@a:there.example",
+                "type": "m.room_key_request",
+                "message_id": "1",
+                "messages": {
+                    "@b:here.example": { "*": {}, "DEVICE": { "n": 1 } },
+                    "@c:here.example": 3,
+                    "nobody": { "*": {} },
+                },
+            },
+        });
+        let Some(Edu::ToDevice(message)) = parse(&edu) else {
+            panic!("it is a message");
+        };
+        assert_eq!(message.messages.len(), 1);
+        let recipients: Vec<_> = message.messages.values().flat_map(BTreeMap::keys).collect();
+        let device = Recipient::Device("DEVICE".to_owned());
+        assert_eq!(recipients, [&Recipient::All, &device]);
+    }
+
+    #[test]
+    fn changes_of_lists_are_read() {
+        let edu = json!({
+            "edu_type": "m.device_list_update",
+            "content": { "user_id": "@a:there.example", "device_id": "D", "stream_id": 3, "prev_id": [2], "deleted": true },
+        });
+        let Some(Edu::List(ListUpdate::Device(update))) = parse(&edu) else {
+            panic!("it is an update");
+        };
+        assert_eq!((update.stream_id, update.prev_ids), (3, vec![2]));
+        assert!(update.deleted && update.keys.is_none());
+    }
+
+    #[test]
     fn what_is_not_known_is_ignored() {
         for edu in [
             json!({ "edu_type": "m.direct_to_device", "content": {} }),
+            json!({ "edu_type": "m.device_list_update", "content": { "user_id": "@a:b" } }),
+            json!({ "edu_type": "m.signing_key_update", "content": {} }),
+            json!({ "edu_type": "org.example", "content": {} }),
             json!({ "edu_type": "m.typing", "content": { "room_id": 1 } }),
             json!({ "edu_type": "m.receipt", "content": [] }),
             json!({ "edu_type": "m.receipt" }),

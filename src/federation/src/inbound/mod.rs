@@ -1,7 +1,7 @@
 //! Transactions that other servers send. Spec: server-server API, "Transactions".
 //!
-//! A transaction is answered when its events are durable in the inbox or refused; what becomes of them in their rooms
-//! shows later. Its sender repeats it until it has an answer, and sends no other one meanwhile; so transactions of one
+//! A transaction is answered when its events are durable in the inbox or refused, and its messages to devices in theirs; what
+//! becomes of events in their rooms shows later. Its sender repeats it until it has an answer, and sends no other one meanwhile; so transactions of one
 //! server are taken one after the other, and what was answered to the last one is remembered. After a restart a repeated
 //! transaction is taken again, which changes nothing: events that are there are there, and typing and receipts say how
 //! things are; its answer is the same unless a room has changed.
@@ -53,6 +53,9 @@ pub enum TransactionError {
     /// The server could not take its events; it should be sent again.
     #[error("take a transaction")]
     Failure(#[source] Failure),
+    /// The server could not take its messages to devices, or changes of device lists; it should be sent again.
+    #[error("take messages to devices and changes of device lists")]
+    Edus(#[source] Arc<myelin_e2ee::Failure>),
     /// The task that did the work ended early: it panicked or the server is shutting down.
     #[error("the transaction was cut short")]
     CutShort,
@@ -74,6 +77,11 @@ impl Inbound {
             limits: limits::Limits::new(settings),
             stop: CancellationToken::new(),
         }
+    }
+
+    /// Cancelled when what waits for other servers is to be given up.
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        &self.stop
     }
 }
 
@@ -114,8 +122,9 @@ impl Federation {
         {
             return Ok(results);
         }
-        // Before the events: what does not last does not wait for them.
-        self.take_edus(&origin, &edus).await;
+        // Before the events: nothing else waits for them.
+        let taken = self.take_edus(&origin, &edus).await;
+        taken.map_err(|error| TransactionError::Edus(Arc::new(error)))?;
         let mut results = Results::new();
         if !pdus.is_empty() {
             let delivered = self.0.rooms.deliver(&origin, pdus).await;

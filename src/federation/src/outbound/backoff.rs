@@ -11,7 +11,7 @@ const LONGEST: Duration = Duration::from_hours(6);
 
 /// The pause after so many failures: about twice that before, from seconds to hours. Chance shortens it by up to a third,
 /// so that servers which failed together are not tried together.
-pub(super) fn pause(failures: u32, random: &dyn Random) -> Duration {
+pub(crate) fn pause(failures: u32, random: &dyn Random) -> Duration {
     let doublings = failures.saturating_sub(1).min(20);
     let whole = (FIRST * (1 << doublings)).min(LONGEST);
     let mut byte = [0];

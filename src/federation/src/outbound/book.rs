@@ -17,12 +17,18 @@ use ruma::{OwnedServerName, ServerName};
 use super::{
     backoff,
     catch_up::CatchUp,
+    durable::{Durable, ListNews},
     ephemeral::{Edu, EphemeralKey, Ephemerals},
 };
+use super::{durable::MESSAGES_AT_ONCE, lists::MOST_OF_A_LIST};
 use crate::{MAX_EDUS, MAX_PDUS};
 
+/// How many device lists go with a transaction.
+pub(super) const LISTS_AT_ONCE: usize = 5;
 /// How many events wait for a destination in memory. When there are more, it catches up from the timelines.
 const MOST_QUEUED: usize = 4 * MAX_PDUS;
+/// How many EDUs that do not last go with a transaction: the others are messages and device lists.
+const MOST_EPHEMERAL: usize = MAX_EDUS - MESSAGES_AT_ONCE - LISTS_AT_ONCE * MOST_OF_A_LIST;
 /// A destination that takes longer than this for a transaction is served in the slow lane.
 const SLOW: Duration = Duration::from_secs(5);
 /// Where a destination has not had an event after this time, it gets a row, so that the reader's cursor can pass it.
@@ -78,6 +84,7 @@ struct Destination {
     /// Where the catching up goes on.
     walk: Option<Box<CatchUp>>,
     ephemerals: Ephemerals,
+    durable: Durable,
     failures: u32,
     /// How often the transaction at hand was refused as such.
     refusals: u32,
@@ -92,6 +99,9 @@ struct Destination {
 pub(super) struct Job {
     pub(super) id: Id,
     pub(super) name: OwnedServerName,
+    /// Whether messages from the outbox go with it.
+    pub(super) messages: bool,
+    pub(super) lists: Vec<ListNews>,
     pub(super) events: Events,
     pub(super) edus: Vec<Edu>,
 }
@@ -216,6 +226,7 @@ impl Book {
             cursor: Pos::ZERO,
             walk: None,
             ephemerals: Ephemerals::default(),
+            durable: Durable::default(),
             failures: 0,
             refusals: 0,
             slow: false,
@@ -258,14 +269,47 @@ impl Book {
             self.pending.remove(&id);
             return;
         }
-        if destination.queue.is_empty() {
-            destination.since = now;
-        }
+        destination.begins_to_lag(now);
         destination.queue.push_back(item);
         if destination.stored.is_none() {
             self.pending.insert(id);
         }
         self.make_ready(id);
+    }
+
+    /// Queues a device list of which a destination is to hear, as [`Book::push`] does an event.
+    pub(super) fn push_list(&mut self, id: Id, news: ListNews, now: Millis) {
+        let destination = self.at(id);
+        if news.to <= destination.cursor {
+            return;
+        }
+        if let Some(missed) = &mut destination.missed {
+            *missed = (*missed).max(news.to);
+            return;
+        }
+        destination.begins_to_lag(now);
+        let is_full = destination.durable.is_full();
+        destination.durable.add_list(news);
+        if is_full {
+            destination.fall_behind();
+            self.unwritten.insert(id);
+            self.pending.remove(&id);
+        } else if destination.stored.is_none() {
+            self.pending.insert(id);
+        }
+        self.make_ready(id);
+    }
+
+    /// Notes that there may be messages to devices in the outbox of a destination.
+    pub(super) fn messages(&mut self, id: Id) {
+        self.at(id).durable.add_messages();
+        self.make_ready(id);
+    }
+
+    /// Notes that the messages under way have left the outbox, before the end of their transaction is told. `more`: there
+    /// may be others.
+    pub(super) fn messages_arrived(&mut self, id: Id, more: bool) {
+        self.at(id).durable.messages_arrived(more);
     }
 
     /// Keeps something for a destination that matters only now. One that does not answer does not get it.
@@ -299,7 +343,14 @@ impl Book {
         }?;
         let destination = self.at(id);
         destination.phase = Phase::Sending;
-        let (events, edus) = if destination.missed.is_some() {
+        // What other servers must have, and what does not last, waits for no event: a transaction that failed may have done
+        // so for the sake of its events, so that messages to devices go alone after it.
+        let apart = destination.failures > 0 && destination.durable.has_messages();
+        let messages = (apart || destination.refusals == 0) && destination.durable.take_messages();
+        let mut lists = Vec::new();
+        let (events, edus) = if apart {
+            (Events::Queued(Sent::default()), Vec::new())
+        } else if destination.missed.is_some() {
             // Who catches up is not to learn what is so now before he knows the events that it speaks of.
             let walk = destination.walk.take();
             (Events::Missed(destination.cursor, walk), Vec::new())
@@ -307,14 +358,35 @@ impl Book {
             let items = destination.queue.iter().take(MAX_PDUS);
             let next = destination.queue.get(MAX_PDUS);
             let sent = Sent::before(items.copied().collect(), next);
-            (Events::Queued(sent), destination.ephemerals.take(MAX_EDUS))
+            lists = destination.durable.take_lists(LISTS_AT_ONCE);
+            (
+                Events::Queued(sent),
+                destination.ephemerals.take(MOST_EPHEMERAL),
+            )
         };
         Some(Job {
             id,
             name: destination.name.clone(),
+            messages,
+            lists,
             events,
             edus,
         })
+    }
+
+    /// Whether a transaction with this outcome counts as sent: it was taken, or it was refused too often.
+    pub(super) fn passes(&self, id: Id, sent: &Sent, outcome: Outcome) -> bool {
+        let destination = &self.list[id.0 as usize];
+        let refusals = if sent.items.is_empty() {
+            u32::from(destination.durable.refusals)
+        } else {
+            destination.refusals
+        };
+        match outcome {
+            Outcome::Delivered => true,
+            Outcome::Refused => refusals + 1 >= MOST_REFUSALS,
+            Outcome::Failed => false,
+        }
     }
 
     /// Notes what became of a transaction with events from the queue, or from the timelines; then `walk` says where these
@@ -327,20 +399,21 @@ impl Book {
         outcome: Outcome,
         at: Attempt<'_>,
     ) {
+        let passes = self.passes(id, sent, outcome);
         let destination = self.at(id);
         destination.phase = Phase::Idle;
         destination.slow = at.took > SLOW;
-        let passes = match outcome {
-            Outcome::Delivered => true,
-            Outcome::Refused => {
-                destination.refusals += 1;
-                destination.refusals >= MOST_REFUSALS
-            }
-            Outcome::Failed => false,
-        };
+        let had_events = !sent.items.is_empty();
+        destination.durable.put_back_messages();
         if passes {
             destination.failures = 0;
-            destination.refusals = 0;
+            // Messages that were taken say nothing of the events that were refused.
+            if had_events {
+                destination.refusals = 0;
+            } else {
+                destination.durable.refusals = 0;
+            }
+            destination.durable.lists_arrived();
             if let Some(last) = sent.items.last() {
                 while destination
                     .queue
@@ -355,6 +428,11 @@ impl Book {
             destination.walk = walk;
             destination.since = at.now;
         } else {
+            if outcome == Outcome::Refused && had_events {
+                destination.refusals += 1;
+            } else if outcome == Outcome::Refused {
+                destination.durable.refusals += 1;
+            }
             destination.failures = destination.failures.saturating_add(1);
             destination.fall_behind();
             destination.ephemerals.clear();
@@ -373,6 +451,7 @@ impl Book {
     pub(super) fn caught_up(&mut self, id: Id, through: Pos) {
         let destination = self.at(id);
         destination.phase = Phase::Idle;
+        destination.durable.put_back_messages();
         destination.walk = None;
         destination.cursor = destination.cursor.max(through);
         if destination.missed.is_some_and(|missed| missed <= through) {
@@ -382,10 +461,22 @@ impl Book {
         self.make_ready(id);
     }
 
+    /// Notes that there was nothing to be sent.
+    pub(super) fn nothing(&mut self, id: Id) {
+        let destination = self.at(id);
+        destination.phase = Phase::Idle;
+        destination.durable.messages_arrived(false);
+        destination.durable.lists_arrived();
+        self.settle(id);
+        self.make_ready(id);
+    }
+
     /// Notes that nothing was sent, through no fault of the destination.
     pub(super) fn put_back(&mut self, id: Id) {
         let destination = self.at(id);
         destination.phase = Phase::Idle;
+        destination.durable.put_back_messages();
+        destination.durable.put_back_lists();
         destination.walk = None;
         self.make_ready(id);
     }
@@ -393,7 +484,7 @@ impl Book {
     /// Keeps the sets right of those that wait and those whose row is to be written.
     fn settle(&mut self, id: Id) {
         let destination = self.at(id);
-        let done = destination.queue.is_empty();
+        let done = destination.has_everything();
         if destination.stored.is_some() || destination.missed.is_some() {
             self.unwritten.insert(id);
         }
@@ -478,7 +569,7 @@ impl Book {
                 self.at(id).stored = row;
                 if row.is_some() {
                     self.pending.remove(&id);
-                } else if !self.at(id).queue.is_empty() {
+                } else if !self.at(id).has_everything() {
                     self.pending.insert(id);
                 }
             } else {
@@ -543,7 +634,22 @@ pub(super) struct Attempt<'a> {
 
 impl Destination {
     fn has_work(&self) -> bool {
-        self.missed.is_some() || !self.queue.is_empty() || !self.ephemerals.is_empty()
+        self.missed.is_some()
+            || !self.queue.is_empty()
+            || !self.ephemerals.is_empty()
+            || self.durable.has_work()
+    }
+
+    /// Whether nothing waits that its position must not pass.
+    fn has_everything(&self) -> bool {
+        self.queue.is_empty() && self.durable.has_no_lists()
+    }
+
+    /// Something comes to wait for it.
+    fn begins_to_lag(&mut self, now: Millis) {
+        if self.has_everything() {
+            self.since = now;
+        }
     }
 
     fn lane(&self) -> Lane {
@@ -559,24 +665,30 @@ impl Destination {
         if self.missed.is_some() {
             return Some(self.cursor);
         }
-        let front = self.queue.front()?;
-        Some(Pos(front.at.pos.0 - 1))
+        self.first_waiting().map(|first| Pos(first.0 - 1))
     }
 
-    /// Gives up the queue: what was in it is read from the timelines.
+    /// The position of the first that waits.
+    fn first_waiting(&self) -> Option<Pos> {
+        let event = self.queue.front().map(|item| item.at.pos);
+        let list = self.durable.span().map(|(first, _)| first);
+        [event, list].into_iter().flatten().min()
+    }
+
+    /// Gives up the queue: what was in it is read from the timelines, and from the device lists.
     fn fall_behind(&mut self) {
-        if let Some(last) = self.queue.back()
+        let event = self.queue.back().map(|item| item.at.pos);
+        let list = self.durable.span().map(|(_, last)| last);
+        if let Some(last) = event.max(list)
             && self.missed.is_none()
         {
-            self.missed = Some(last.at.pos);
-            self.cursor = self.floor_of_queue();
+            self.missed = Some(last);
+            self.cursor = self
+                .first_waiting()
+                .map_or(self.cursor, |first| Pos(first.0 - 1));
         }
         self.queue = VecDeque::new();
+        self.durable.forget_lists();
         self.walk = None;
-    }
-
-    fn floor_of_queue(&self) -> Pos {
-        let front = self.queue.front();
-        front.map_or(self.cursor, |front| Pos(front.at.pos.0 - 1))
     }
 }

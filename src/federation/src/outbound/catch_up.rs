@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, binary_heap::PeekMut},
+    collections::{BTreeSet, BinaryHeap, binary_heap::PeekMut},
 };
 
 use myelin_data::{
@@ -15,17 +15,26 @@ use myelin_store::{Scan, StoreError, View};
 use myelin_types::{Pos, RoomNum};
 use ruma::{OwnedServerName, ServerName};
 
-use super::book::{At, Item, Sent};
+use super::{
+    book::{At, Item, LISTS_AT_ONCE, Sent},
+    durable::ListNews,
+    lists,
+};
 
 /// A walk through the timelines of a destination's rooms, merged by position. About 100 bytes a room in which there is
 /// something.
 pub(super) struct CatchUp {
     server: OwnedServerName,
-    /// Up to where the walk goes: the position of the view in which it began.
+    /// From where it goes, and up to where: the position of the view in which it began.
+    from: Pos,
     through: Pos,
     rooms: Vec<Lane>,
     /// The next event of each room that has one, and the room's index above.
     next: BinaryHeap<Reverse<(Item, usize)>>,
+    /// The rooms in which it is.
+    shared: BTreeSet<RoomNum>,
+    /// Up to where changes of device lists have been told; none when all are.
+    lists: Option<Pos>,
 }
 
 /// One room of the walk.
@@ -48,9 +57,12 @@ impl CatchUp {
     ) -> Result<Self, StoreError> {
         let mut walk = Self {
             server: server.to_owned(),
+            from,
             through: view.pos(),
             rooms: Vec::new(),
             next: BinaryHeap::new(),
+            shared: BTreeSet::new(),
+            lists: Some(from),
         };
         let name = server.as_str().to_owned();
         let nums = rooms.rooms_of_server(view, server)?;
@@ -58,6 +70,9 @@ impl CatchUp {
         let rows = view.multi_get::<RoomServers>(&keys)?;
         for (room, row) in nums.into_iter().zip(rows) {
             let Some(row) = row else { continue };
+            if row.joined > 0 {
+                walk.shared.insert(room);
+            }
             if rooms.positions(view, room)?.timeline <= from {
                 continue;
             }
@@ -79,6 +94,34 @@ impl CatchUp {
     /// Up to where the walk goes.
     pub(super) fn through(&self) -> Pos {
         self.through
+    }
+
+    /// The next device lists that were changed and that the destination is to hear of; none when all have been told. They
+    /// come before the events, so that its position passes none of them. Blocks.
+    pub(super) fn next_lists(
+        &mut self,
+        rooms: &Rooms,
+        view: &View,
+    ) -> Result<Vec<ListNews>, StoreError> {
+        let mut news = Vec::new();
+        while news.len() < LISTS_AT_ONCE
+            && let Some(after) = self.lists
+        {
+            // One position at a time, since each may be several lists.
+            let changed = lists::changed_between(rooms, view, after, self.through, 1)?;
+            self.lists = changed.last.filter(|_| changed.more);
+            for (pos, user) in changed.users {
+                let rooms_of = lists::rooms_of(view, user)?;
+                if rooms_of.iter().any(|room| self.shared.contains(room)) {
+                    news.push(ListNews::changed(user, pos));
+                }
+            }
+        }
+        // What the destination has of a list is known by its position, not by that of the list's last change.
+        for news in &mut news {
+            news.from = Pos(self.from.0 + 1);
+        }
+        Ok(news)
     }
 
     /// The next events, at most so many; none at the end. Blocks.

@@ -2,7 +2,7 @@
 //! it concerns, and keeps the durable cursor.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -20,11 +20,13 @@ use ruma::{OwnedServerName, ServerName, UserId};
 use super::{
     Outbound,
     book::{At, Book, Id, Item},
+    durable::ListNews,
+    lists,
 };
 
 /// The reader's name in [`Cursors`].
 const READER: &str = "federation";
-/// How many rows of the log are read at once.
+/// How many rows of the log, and how many changes of device lists, are read at once.
 const ROWS_A_READ: usize = 256;
 /// Of how many rooms the servers are remembered. When there are more, all are forgotten and read anew: that is a scan a
 /// room with many servers needs anyway now and then, and rooms in use come back at once.
@@ -48,12 +50,20 @@ pub(super) struct Dispatcher {
     stored: Pos,
 }
 
-/// A row of the log, with the events that go out and the servers of their senders.
+/// A position, with the events that go out and the servers of their senders, and with the lists that others are to hear of.
+#[derive(Default)]
 struct Step {
-    pos: Pos,
-    row: LogRow,
+    /// The room into which a server came, or which one left.
+    servers_of: Option<RoomNum>,
     outgoing: Vec<Outgoing>,
+    /// Users whose device lists were changed, with their rooms.
+    changed: Vec<(UserNum, Vec<RoomNum>)>,
+    /// Users who came to a room with an event that others send.
+    entered: Vec<(UserNum, RoomNum)>,
 }
+
+/// Steps by their positions, and whether more may be there.
+type Steps = (BTreeMap<Pos, Step>, bool);
 
 /// An event that goes out.
 struct Outgoing {
@@ -91,6 +101,11 @@ impl Outbound {
             self.0.store.commit(batch).await?
         };
         *self.0.book.lock() = Some(Book::new(stored, rows, self.0.clock.now()));
+        // Not before: what comes into an outbox from now on is noted in the book.
+        self.open_mail().await.map_err(|error| {
+            tracing::error!(error = crate::chain(&error), "outboxes cannot be read");
+            CommitError::Closed
+        })?;
         Ok(Dispatcher {
             stored,
             ..Dispatcher::default()
@@ -110,10 +125,9 @@ impl Outbound {
         let from = self.with(|book| book.dispatched()).unwrap_or(Pos::ZERO);
         let outbound = self.clone();
         let read = move |view: &View| outbound.read_log(view, from);
-        let steps = self.0.store.read(read).await?;
-        let more = steps.len() == ROWS_A_READ;
-        for step in steps {
-            if let Some(room) = step.row.servers_of {
+        let (steps, more) = self.0.store.read(read).await?;
+        for (pos, step) in steps {
+            if let Some(room) = step.servers_of {
                 reader.rooms.remove(&room);
                 if step
                     .outgoing
@@ -124,6 +138,8 @@ impl Outbound {
                     self.servers(reader, room).await?;
                 }
             }
+            let news = self.list_news(reader, pos, step.changed, step.entered);
+            let news = news.await?;
             let mut concerned = Vec::new();
             for outgoing in step.outgoing {
                 let servers = self.servers(reader, outgoing.item.room).await?;
@@ -146,55 +162,132 @@ impl Outbound {
                         book.push(id, item, now);
                     }
                 }
-                book.advance(step.pos);
+                for (news, ids) in news {
+                    for id in ids {
+                        book.push_list(id, news, now);
+                    }
+                }
+                book.advance(pos);
             });
             self.0.wake.notify_one();
         }
         Ok(more)
     }
 
-    fn read_log(&self, view: &View, from: Pos) -> Result<Vec<Step>, StoreError> {
-        let mut steps = Vec::new();
-        let rest = Scan::all().after(&from).limit(ROWS_A_READ);
-        let mut wanted: Vec<(RoomNum, EventNum)> = Vec::new();
-        for row in view.scan::<Log>(rest) {
-            let (pos, row) = row?;
-            let outgoing = row.events.iter().filter(|logged| logged.outgoing);
-            wanted.extend(outgoing.map(|logged| (logged.room, logged.event)));
-            steps.push((pos, row));
+    /// Which destinations are to hear of lists.
+    async fn list_news(
+        &self,
+        reader: &mut Dispatcher,
+        at: Pos,
+        changed: Vec<(UserNum, Vec<RoomNum>)>,
+        entered: Vec<(UserNum, RoomNum)>,
+    ) -> Result<Vec<(ListNews, BTreeSet<Id>)>, StoreError> {
+        let changed = changed
+            .into_iter()
+            .map(|(user, rooms)| (ListNews::changed(user, at), rooms));
+        let entered = entered
+            .into_iter()
+            .map(|(user, room)| (ListNews::entered(user, room, at), vec![room]));
+        let mut all = Vec::new();
+        for (news, rooms) in changed.chain(entered) {
+            let mut ids = BTreeSet::new();
+            for room in rooms {
+                let servers = self.servers(reader, room).await?;
+                let there = servers
+                    .iter()
+                    .filter(|(_, stays)| stays.iter().any(|stay| stay.includes(at)));
+                ids.extend(there.map(|(id, _)| *id));
+            }
+            all.push((news, ids));
         }
-        let events = self.0.rooms.events_of_rooms(view, &wanted)?;
+        Ok(all)
+    }
+
+    fn read_log(&self, view: &View, from: Pos) -> Result<Steps, StoreError> {
+        let rooms = &self.0.rooms;
+        let mut rows = Vec::new();
+        let rest = Scan::all().after(&from).limit(ROWS_A_READ);
+        for row in view.scan::<Log>(rest) {
+            rows.push(row?);
+        }
+        let mut more = rows.len() == ROWS_A_READ;
+        let through = rows
+            .last()
+            .filter(|_| more)
+            .map_or(view.pos(), |(pos, _)| *pos);
+        let lists = lists::changed_between(rooms, view, from, through, ROWS_A_READ)?;
+        if let Some(last) = lists.last.filter(|_| lists.more) {
+            rows.retain(|(pos, _)| *pos <= last);
+            more = true;
+        }
+        let mut steps: BTreeMap<Pos, Step> = BTreeMap::new();
+        // Also where only lists of other servers' users were changed: it need not be looked at again.
+        if let Some(last) = lists.last {
+            steps.insert(last, Step::default());
+        }
+        for (pos, user) in lists.users {
+            let changed = (user, lists::rooms_of(view, user)?);
+            steps.entry(pos).or_default().changed.push(changed);
+        }
+        self.add_events(view, rows, &mut steps)?;
+        Ok((steps, more))
+    }
+
+    /// Adds rows of the log to the steps of their positions.
+    fn add_events(
+        &self,
+        view: &View,
+        rows: Vec<(Pos, LogRow)>,
+        steps: &mut BTreeMap<Pos, Step>,
+    ) -> Result<(), StoreError> {
+        let rooms = &self.0.rooms;
+        let logged = rows.iter().flat_map(|(_, row)| &row.events);
+        let keys = |outgoing: bool| -> Vec<(RoomNum, EventNum)> {
+            let wanted = logged.clone().filter(|logged| logged.outgoing == outgoing);
+            wanted.map(|logged| (logged.room, logged.event)).collect()
+        };
+        // They have just come, so that they are in memory.
+        let others = rooms.events_of_rooms(view, &keys(false))?;
+        let others: Vec<Arc<Event>> = others.into_iter().flatten().collect();
+        let entering = lists::entering(rooms, view, others.iter().map(|event| &**event))?;
+        let mut entered: BTreeMap<EventNum, (UserNum, RoomNum)> = entering
+            .into_iter()
+            .map(|(index, user, room)| (others[index].num, (user, room)))
+            .collect();
+        let events = rooms.events_of_rooms(view, &keys(true))?;
         let senders: Vec<UserNum> = events
             .iter()
             .flatten()
             .map(|event| event.header.sender)
             .collect();
-        let senders = self.0.rooms.interner().user_ids(view, &senders)?;
+        let senders = rooms.interner().user_ids(view, &senders)?;
         let mut origins: BTreeMap<EventNum, OwnedServerName> = BTreeMap::new();
         for (event, sender) in events.iter().flatten().zip(senders) {
             origins.insert(event.num, sender.server_name().to_owned());
         }
         let mut turned_away = self.turned_away(view, &events)?;
-        let steps = steps.into_iter().map(|(pos, row)| {
-            let placed = (0..).zip(&row.events);
-            let outgoing = placed.filter_map(|(index, logged)| {
+        for (pos, row) in rows {
+            let step = steps.entry(pos).or_default();
+            step.servers_of = row.servers_of;
+            for (index, logged) in (0..).zip(&row.events) {
+                step.entered.extend(entered.remove(&logged.event));
                 // An event that is not there any more was purged with its room.
-                let origin = origins.get(&logged.event).filter(|_| logged.outgoing)?;
+                let Some(origin) = origins.get(&logged.event).filter(|_| logged.outgoing) else {
+                    continue;
+                };
                 let item = Item {
                     at: At { pos, index },
                     room: logged.room,
                     event: logged.event,
                 };
-                Some(Outgoing {
+                step.outgoing.push(Outgoing {
                     item,
                     origin: origin.clone(),
                     outside: turned_away.remove(&logged.event),
-                })
-            });
-            let outgoing = outgoing.collect();
-            Step { pos, row, outgoing }
-        });
-        Ok(steps.collect())
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The servers of those users who waited outside a room, invited or knocking, until one of some events ended that.

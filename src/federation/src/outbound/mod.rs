@@ -4,6 +4,7 @@
 //! log --dispatch--> queues of destinations --transactions--> other servers
 //!                        ^            |
 //!   typing, receipts ----+            +-- a failure, a full queue: catch up from the timelines
+//!   messages to devices --+
 //! ```
 //!
 //! One reader goes through the log and puts each event into the queue of every server that was in the room then
@@ -19,7 +20,10 @@ mod backoff;
 mod book;
 mod catch_up;
 mod dispatch;
+mod durable;
 mod ephemeral;
+mod lists;
+mod mail;
 mod presence;
 mod sources;
 #[cfg(test)]
@@ -28,9 +32,10 @@ mod transaction;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use myelin_e2ee::E2ee;
 use myelin_rooms::{Event, Rooms};
 use myelin_store::{Store, StoreError, View};
-use myelin_types::{Clock, EventNum, Millis, Random, RoomNum};
+use myelin_types::{Clock, EventNum, Millis, Pos, Random, RoomNum};
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use tokio::{
@@ -40,12 +45,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::MAX_PDUS;
+use crate::{MAX_EDUS, MAX_PDUS};
 use book::{Attempt, Book, Census, Events, Id, Job, Lane, Outcome, Sent};
 use catch_up::CatchUp;
 use dispatch::Dispatcher;
+use durable::ListNews;
+use mail::Mail;
 use transaction::Serial;
 
+pub(crate) use backoff::pause;
 pub(crate) use transaction::Wire;
 
 pub use ephemeral::{Edu, EphemeralKey};
@@ -60,6 +68,8 @@ const PERSIST_EVERY: Duration = Duration::from_secs(5);
 const FINISH: Duration = Duration::from_secs(5);
 /// How long a sleep for something due lasts at least and at most; the clock may be another than the runtime's.
 const SLEEPS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_mins(10));
+/// Of how many users who come to rooms with a transaction's events the device lists go with it. The others are asked for.
+const MOST_ENTERING: usize = 5;
 /// The pause after a failure of our own store.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -70,6 +80,7 @@ pub struct Outbound(Arc<Inner>);
 struct Inner {
     server_name: OwnedServerName,
     rooms: Rooms,
+    e2ee: E2ee,
     store: Store,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
@@ -91,7 +102,7 @@ impl Outbound {
     pub(crate) fn new(
         server_name: OwnedServerName,
         rooms: Rooms,
-        store: Store,
+        e2ee: E2ee,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
         wire: Arc<dyn Wire>,
@@ -100,8 +111,9 @@ impl Outbound {
         Self(Arc::new(Inner {
             serial: Mutex::new(Serial::new(clock.now())),
             server_name,
+            store: rooms.store().clone(),
             rooms,
-            store,
+            e2ee,
             clock,
             random,
             wire,
@@ -255,22 +267,9 @@ impl Outbound {
 
     /// Sends one transaction.
     async fn serve(&self, job: Job) {
-        let Job {
-            id,
-            name,
-            events,
-            edus,
-        } = job;
-        let prepared = self.prepare(&name, events).await;
-        let (sent, walk, events) = match prepared {
-            Ok(Prepared::Events(sent, walk, events)) => (sent, walk, events),
-            Ok(Prepared::Nothing(through)) => {
-                if let Err(error) = self.forget_left(&name, through).await {
-                    tracing::warn!(error = crate::chain(&error), "departures are kept");
-                }
-                self.with(|book| book.caught_up(id, through));
-                return;
-            }
+        let (id, name) = (job.id, job.name.clone());
+        let prepared = match self.prepare(job).await {
+            Ok(prepared) => prepared,
             Err(error) => {
                 tracing::error!(
                     error = crate::chain(&error),
@@ -278,6 +277,26 @@ impl Outbound {
                 );
                 sleep(PAUSE).await;
                 self.with(|book| book.put_back(id));
+                return;
+            }
+        };
+        let Prepared {
+            sent,
+            walk,
+            events,
+            edus,
+            mail,
+        } = match prepared {
+            Next::Transaction(prepared) => prepared,
+            Next::CaughtUp(through) => {
+                if let Err(error) = self.forget_left(&name, through).await {
+                    tracing::warn!(error = crate::chain(&error), "departures are kept");
+                }
+                self.with(|book| book.caught_up(id, through));
+                return;
+            }
+            Next::Nothing => {
+                self.with(|book| book.nothing(id));
                 return;
             }
         };
@@ -297,31 +316,39 @@ impl Outbound {
             .increment(events.len() as u64);
         metrics::counter!("federation_edus_sent_total", "result" => label)
             .increment(edus.len() as u64);
+        if let Some(mail) = mail
+            && self.with(|book| book.passes(id, &sent, outcome)) == Some(true)
+        {
+            // Before the next transaction is made, or they would stand in that one too.
+            let mut more = mail.more;
+            if let Err(error) = self.delete_mail(&name, &mail).await {
+                tracing::warn!(error = crate::chain(&error), "messages will be sent again");
+                more = true;
+            }
+            self.with(|book| book.messages_arrived(id, more));
+        }
         let attempt = self.attempt(began);
         self.with(|book| book.finish(id, &sent, walk, outcome, attempt));
     }
 
-    /// Reads the events of a transaction.
-    async fn prepare(&self, server: &ServerName, events: Events) -> Result<Prepared, StoreError> {
-        let (sent, walk) = match events {
-            Events::Queued(sent) => (sent, None),
+    /// Reads what goes with a transaction.
+    async fn prepare(&self, job: Job) -> Result<Next, StoreError> {
+        let Job {
+            name,
+            messages,
+            lists,
+            events,
+            edus: ephemerals,
+            ..
+        } = job;
+        let (sent, walk, missed) = match events {
+            Events::Queued(sent) => (sent, None, Vec::new()),
             Events::Missed(from, walk) => {
-                let (rooms, view) = (self.0.rooms.clone(), self.0.store.view());
-                let server = server.to_owned();
-                // A walk reads much, above all in its beginning.
-                let walked = tokio::task::spawn_blocking(move || {
-                    let mut walk = match walk {
-                        Some(walk) => walk,
-                        None => Box::new(CatchUp::open(&rooms, &view, &server, from)?),
-                    };
-                    let sent = walk.next(&rooms, &view, MAX_PDUS)?;
-                    Ok::<_, StoreError>((sent, walk))
-                });
-                let (sent, walk) = walked.await.map_err(|_| StoreError::Closed)??;
-                if sent.items.is_empty() {
-                    return Ok(Prepared::Nothing(walk.through()));
+                let (sent, walk, edus) = self.walk(&name, from, walk).await?;
+                if sent.items.is_empty() && edus.is_empty() {
+                    return Ok(Next::CaughtUp(walk.through()));
                 }
-                (sent, Some(walk))
+                (sent, Some(walk), edus)
             }
         };
         let wanted: Vec<(RoomNum, EventNum)> = sent
@@ -329,19 +356,93 @@ impl Outbound {
             .iter()
             .map(|item| (item.room, item.event))
             .collect();
-        let rooms = self.0.rooms.clone();
-        let read = move |view: &View| rooms.events_of_rooms(view, &wanted);
-        // Those that are not there any more were purged with their room.
-        let events = self.0.store.read(read).await?.into_iter().flatten();
-        Ok(Prepared::Events(sent, walk, events.collect()))
+        let (rooms, server) = (self.0.rooms.clone(), name.clone());
+        let read = move |view: &View| {
+            let events = rooms.events_of_rooms(view, &wanted)?;
+            // Those that are not there any more were purged with their room.
+            let events: Vec<Arc<Event>> = events.into_iter().flatten().collect();
+            let mut news = lists.clone();
+            let entering = lists::entering(&rooms, view, events.iter().map(|event| &**event))?;
+            // These come on top, few as they are: their lists belong to their events.
+            for (_, user, room) in entering.into_iter().take(MOST_ENTERING) {
+                news.push(ListNews::entered(user, room, view.pos()));
+            }
+            let edus = lists::edus(&rooms, view, &server, &news)?;
+            Ok::<_, StoreError>((events, edus))
+        };
+        let (events, mut edus) = self.0.store.read(read).await?;
+        edus.extend(missed);
+        edus.extend(ephemerals);
+        let mail = if messages {
+            let alone = events.is_empty() && edus.is_empty();
+            Some(self.mail(&name, alone).await?)
+        } else {
+            None
+        };
+        if let Some(mail) = &mail {
+            edus.splice(0..0, mail.edus.iter().cloned());
+        }
+        if edus.is_empty() && sent.items.is_empty() {
+            return Ok(Next::Nothing);
+        }
+        // What does not last stands last.
+        edus.truncate(MAX_EDUS);
+        Ok(Next::Transaction(Prepared {
+            sent,
+            walk,
+            events,
+            edus,
+            mail,
+        }))
+    }
+
+    /// Goes on with catching up: the next events, or before them the next device lists.
+    async fn walk(
+        &self,
+        server: &ServerName,
+        from: Pos,
+        walk: Option<Box<CatchUp>>,
+    ) -> Result<(Sent, Box<CatchUp>, Vec<Edu>), StoreError> {
+        let (rooms, view) = (self.0.rooms.clone(), self.0.store.view());
+        let server = server.to_owned();
+        // A walk reads much, above all in its beginning.
+        let walked = tokio::task::spawn_blocking(move || {
+            let mut walk = match walk {
+                Some(walk) => walk,
+                None => Box::new(CatchUp::open(&rooms, &view, &server, from)?),
+            };
+            loop {
+                let news = walk.next_lists(&rooms, &view)?;
+                if news.is_empty() {
+                    let sent = walk.next(&rooms, &view, MAX_PDUS)?;
+                    return Ok::<_, StoreError>((sent, walk, Vec::new()));
+                }
+                let edus = lists::edus(&rooms, &view, &server, &news)?;
+                if !edus.is_empty() {
+                    return Ok((Sent::default(), walk, edus));
+                }
+            }
+        });
+        walked.await.map_err(|_| StoreError::Closed)?
     }
 }
 
-/// What is to be sent next.
-enum Prepared {
-    Events(Sent, Option<Box<CatchUp>>, Vec<Arc<Event>>),
+/// What is to be done next for a destination.
+enum Next {
+    Transaction(Prepared),
     /// Everything up to this position has been sent.
-    Nothing(myelin_types::Pos),
+    CaughtUp(Pos),
+    /// There is nothing to tell.
+    Nothing,
+}
+
+/// A transaction.
+struct Prepared {
+    sent: Sent,
+    walk: Option<Box<CatchUp>>,
+    events: Vec<Arc<Event>>,
+    edus: Vec<Edu>,
+    mail: Option<Mail>,
 }
 
 /// The transactions under way.

@@ -2,5 +2,6 @@
 
 mod bars;
 mod book;
+mod durable;
 mod support;
 mod users;

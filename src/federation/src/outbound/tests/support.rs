@@ -12,11 +12,12 @@ use myelin_data::{
     log::Log,
     servers::{RoomServers, ServerInRoom, ServerRooms},
 };
+use myelin_e2ee::E2ee;
 use myelin_rooms::{CreateRoom, Preset, Profile, SendMessage};
 use myelin_store::{Batch, Counters, Scan};
 use myelin_types::Clock;
 use parking_lot::Mutex;
-use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, user_id};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId, user_id};
 use serde_json::{Value, json};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -169,7 +170,12 @@ impl World {
 
     /// A room of Alice's with so many other servers.
     pub(super) async fn room(&self, servers: usize) -> OwnedRoomId {
-        let mut request = CreateRoom::new(alice(), Profile::default());
+        self.room_of(&alice(), servers).await
+    }
+
+    /// A room of a local user's with so many other servers.
+    pub(super) async fn room_of(&self, creator: &UserId, servers: usize) -> OwnedRoomId {
+        let mut request = CreateRoom::new(creator.to_owned(), Profile::default());
         request.preset = Some(Preset::PublicChat);
         let room = self.here.rooms.create_room(request).await;
         let room = room.expect("the room is made");
@@ -220,14 +226,20 @@ impl World {
     }
 
     pub(super) fn outbound(&self) -> Outbound {
-        Outbound::new(
+        let clock = || Arc::clone(&self.here.clock) as Arc<dyn Clock>;
+        let random = || Arc::clone(&self.here.random);
+        let e2ee = E2ee::new(self.here.rooms.clone(), clock(), random());
+        let outbound = Outbound::new(
             our_name(),
             self.here.rooms.clone(),
-            self.here.store.clone(),
-            Arc::clone(&self.here.clock) as Arc<dyn Clock>,
-            Arc::clone(&self.here.random),
+            e2ee.clone(),
+            clock(),
+            random(),
             Arc::clone(&self.elsewhere) as Arc<dyn Wire>,
-        )
+        );
+        let messenger = outbound.clone();
+        e2ee.serve_outbox(move |server| messenger.messages(server));
+        outbound
     }
 
     /// Starts a process.

@@ -15,6 +15,7 @@ pub mod inbox;
 pub mod interner;
 pub mod json;
 pub mod log;
+pub mod partial;
 pub mod rooms;
 pub mod servers;
 mod shown;
@@ -92,6 +93,8 @@ pub fn tables() -> Vec<TableSpec> {
         TableSpec::of::<rooms::Published>(),
         TableSpec::of::<servers::RoomServers>(),
         TableSpec::of::<servers::ServerRooms>(),
+        TableSpec::of::<partial::PartialJoins>(),
+        TableSpec::of::<partial::PartialEvents>(),
         TableSpec::of::<unread::Notables>(),
         TableSpec::of::<unread::RedactedPlaces>(),
         TableSpec::of::<unread::LastSent>(),

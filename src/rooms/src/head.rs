@@ -223,6 +223,11 @@ impl RoomState {
         self.derive_levels();
     }
 
+    /// Replaces the forward extremities by those that they are when their events were judged again.
+    pub(crate) fn set_tips(&mut self, tips: Vec<Arc<Event>>) {
+        self.tips = tips;
+    }
+
     /// Replaces an event that was pruned.
     pub(crate) fn pruned(&mut self, event: &Arc<Event>) {
         for tip in &mut self.tips {

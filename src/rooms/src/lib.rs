@@ -15,6 +15,7 @@ mod event;
 mod head;
 mod log;
 mod membership;
+mod partial;
 mod pipeline;
 mod positions;
 mod presence;
@@ -40,6 +41,7 @@ pub use membership::{
     Enter, ForgetError, Invite, InviteError, JoinError, KnockError, LeaveError, Moderate,
     ModerateError, Profile,
 };
+pub use partial::Completeness;
 pub use pipeline::NOTIFYING_TYPES;
 pub use positions::RoomPositions;
 pub use presence::{
@@ -113,6 +115,7 @@ struct Inner {
     resolving: Semaphore,
     slots: pipeline::Slots,
     positions: Arc<positions::Positions>,
+    partial: partial::PartialRooms,
     transactions: transaction::InFlight,
     receipt_locks: receipts::ReceiptLocks,
     inbox: remote::Inbox,
@@ -169,6 +172,15 @@ impl RoomHandle {
     }
 }
 
+/// The rooms whose state is not whole. If they cannot be read now, they are when first asked for.
+fn partial_rooms(store: &Store) -> partial::PartialRooms {
+    let partial = partial::PartialRooms::default();
+    if let Err(error) = partial.load(&store.view()) {
+        tracing::error!(%error, "rooms whose state is incomplete could not be read");
+    }
+    partial
+}
+
 impl Rooms {
     /// Opens the rooms of a database.
     ///
@@ -191,6 +203,7 @@ impl Rooms {
             resolving: Semaphore::new(resolutions_at_once()),
             slots: pipeline::Slots::new(options.idle_rooms),
             positions,
+            partial: partial_rooms(&store),
             transactions: transaction::InFlight::default(),
             receipt_locks: receipts::ReceiptLocks::default(),
             inbox: remote::Inbox::new(options.inbox),

@@ -124,6 +124,7 @@ impl RoomGuard {
             self.put_event(&event);
         }
         self.remember(&event);
+        self.note_partial(&event);
         if promoted {
             // Readers must not go on with the outlier that the caches have under this number.
             self.pruned.push(Arc::clone(&event));
@@ -160,7 +161,7 @@ impl RoomGuard {
     }
 
     /// Makes an event an extremity of the room's history, and its state a part of the current one.
-    async fn attach(
+    pub(super) async fn attach(
         &mut self,
         event: Arc<Event>,
         place: Place,
@@ -279,7 +280,7 @@ impl RoomGuard {
 
     /// What an event has in its past of what may be an extremity: its predecessors, and those of predecessors that were
     /// kept out of the room and therefore did not take the place of theirs.
-    async fn past(&self, pdu: &Pdu) -> Result<HashSet<String>, Failure> {
+    pub(super) async fn past(&self, pdu: &Pdu) -> Result<HashSet<String>, Failure> {
         let mut past: HashSet<String> = pdu.prev_events().map(str::to_owned).collect();
         let mut left: Vec<String> = past.iter().cloned().collect();
         let mut looked_at = 0;

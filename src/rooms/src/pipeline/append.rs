@@ -208,6 +208,7 @@ impl RoomGuard {
             }
         };
         self.write(&event, place, Advance::ByEvent, true);
+        self.note_partial(&event);
         Ok(event)
     }
 

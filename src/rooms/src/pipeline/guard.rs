@@ -48,6 +48,8 @@ pub(crate) struct RoomGuard {
     pub(super) pruned: Vec<Arc<Event>>,
     /// Who is not in the room any more.
     pub(super) gone: Vec<UserNum>,
+    /// Whether members are missing in the room's state.
+    pub(super) partial: bool,
     /// Events of other servers in this batch, by id.
     pub(super) admitted: Arc<HashMap<String, Arc<Event>>>,
 }
@@ -83,6 +85,7 @@ impl Rooms {
             guard.state = state;
         }
         guard.expected.clone_from(&guard.state.head);
+        guard.partial = self.0.partial.is_partial_for_writers(handle.num);
         Ok(guard)
     }
 
@@ -107,6 +110,7 @@ impl Rooms {
             log: LogRow::default(),
             pruned: Vec::new(),
             gone: Vec::new(),
+            partial: false,
             admitted: Arc::default(),
             slot,
         }
@@ -272,6 +276,11 @@ impl RoomGuard {
             Arc::make_mut(&mut self.admitted).insert(id.clone(), Arc::clone(&event));
         }
         self.pruned.push(event);
+    }
+
+    /// Whether members are missing in the room's state.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.partial
     }
 
     /// Whether the batch has events of other servers.

@@ -21,6 +21,7 @@ mod restart;
 mod servers;
 mod slots;
 mod traits;
+mod whole;
 
 pub(crate) use admit::{Admission, Spot};
 pub(crate) use append::Draft;

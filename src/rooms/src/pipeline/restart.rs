@@ -10,7 +10,7 @@ use myelin_rules::Pdu;
 use myelin_state::Root;
 use myelin_store::{Scan, StoreError, View};
 use myelin_types::{EventNum, RoomNum, UserNum};
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 
 use super::{append::Advance, guard::RoomGuard};
 use crate::{AppendError, Failure, event::Event, membership::MEMBER};
@@ -73,12 +73,17 @@ impl RoomGuard {
     }
 
     /// Makes a join the only end of the room's history, and the state after it the current one. `before` is the state
-    /// before it. The guard must be settled.
+    /// before it; of a part of the state only, `part` says who gave it and which servers are in the room. The guard must be
+    /// settled.
     pub(crate) async fn restart(
         &mut self,
         join: Pdu,
         before: Root,
+        part: Option<(&ServerName, &[OwnedServerName])>,
     ) -> Result<Arc<Event>, AppendError> {
+        if let Some(earlier) = self.incomplete().await? {
+            self.end_partial(&earlier).await?;
+        }
         let numbered = self.number(&join).await?;
         let known = self.known(vec![join.event_id().to_owned()]).await?;
         let known = known.into_iter().flatten().next();
@@ -122,6 +127,9 @@ impl RoomGuard {
                 .await?;
         }
         self.move_members(old, updated.root, place).await?;
+        if let Some((server, servers)) = part {
+            self.begin_partial(event.num, server, servers).await?;
+        }
         Ok(event)
     }
 

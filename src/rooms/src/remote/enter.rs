@@ -25,7 +25,11 @@ use serde_json::{Value, value::RawValue};
 use thiserror::Error;
 
 use super::{Fetch, check, order};
-use crate::{AppendError, Failure, Rooms, membership::event_id};
+use crate::{
+    AppendError, Completeness, Failure, RoomHandle, Rooms,
+    membership::{MEMBER, event_id},
+    pipeline::RoomGuard,
+};
 
 /// How many events are stored in one batch.
 const EVENTS_A_BATCH: usize = 2_000;
@@ -47,6 +51,10 @@ pub struct JoinAnswer {
     pub state: Vec<Box<RawValue>>,
     /// `auth_chain` of the state and the join.
     pub auth_chain: Vec<Box<RawValue>>,
+    /// `members_omitted`: whether most memberships are missing in the state.
+    pub members_omitted: bool,
+    /// `servers_in_room`.
+    pub servers: Vec<OwnedServerName>,
 }
 
 /// Why a room was not entered. Nothing of it can be seen then.
@@ -106,6 +114,8 @@ impl Rooms {
             event,
             state,
             auth_chain,
+            members_omitted,
+            servers,
         } = answer;
         let join = signed_by_both(join, event)?;
         let states = state.len();
@@ -136,6 +146,7 @@ impl Rooms {
         let Some(Ok(join)) = verified.pop() else {
             return untrusted("the join lacks a signature that it needs");
         };
+        let part = members_omitted.then(|| (server.clone(), servers));
         let room = room_id.to_string();
         let (join, checked) = tokio::task::spawn_blocking(move || {
             let mut pdus = HashMap::new();
@@ -149,12 +160,13 @@ impl Rooms {
                     }
                 }
             }
-            let checked = check_all(version, &room, pdus, &state_ids, &join)?;
+            let checked = check_all(version, &room, pdus, &state_ids, (&join, members_omitted))?;
             Ok::<_, EnterError>((join, checked))
         })
         .await
         .map_err(|_| Failure::CutShort)??;
-        self.store_room(&room_id, version, join, checked).await
+        self.store_room(&room_id, version, join, checked, part)
+            .await
     }
 
     async fn store_room(
@@ -163,27 +175,14 @@ impl Rooms {
         version: RoomVersion,
         join: Pdu,
         checked: Checked,
+        part: Option<(OwnedServerName, Vec<OwnedServerName>)>,
     ) -> Result<OwnedEventId, EnterError> {
         let handle = self.meet(room_id, version).await?;
         if handle.version != version {
             return untrusted("the room is known to have another version");
         }
-        let Checked { mut events, state } = checked;
-        let mut stored: HashMap<String, (EventNum, bool)> = HashMap::new();
-        let mut guard = loop {
-            let mut guard = self.lock(&handle).await?;
-            guard.settle().await?;
-            let rest = events.split_off(EVENTS_A_BATCH.min(events.len()));
-            for event in guard.admit_outliers(events).await? {
-                let rejected = event.header.status == EventStatus::Rejected;
-                stored.insert(event.header.event_id.clone(), (event.num, rejected));
-            }
-            events = rest;
-            if events.is_empty() {
-                break guard;
-            }
-            guard.commit().durable().await?;
-        };
+        let Checked { events, state } = checked;
+        let (mut guard, stored) = self.store_events(&handle, events).await?;
         let mut keys: Vec<Key> = Vec::with_capacity(state.len());
         let mut nums: Vec<Option<EventNum>> = Vec::with_capacity(state.len());
         for (key, id) in state {
@@ -194,9 +193,44 @@ impl Rooms {
             }
         }
         let before = guard.change(Root::EMPTY, &keys, &nums).await?;
-        let event = guard.restart(join, before).await?;
-        guard.commit().durable().await?;
+        let told = part.as_ref();
+        let told = told.map(|(server, servers)| (&**server, servers.as_slice()));
+        let event = guard.restart(join, before, told).await?;
+        let earlier = self.0.partial.completeness_now(handle.num);
+        let now = match part {
+            Some(_) => Completeness::Partial,
+            None => Completeness::Whole,
+        };
+        self.0.partial.set(handle.num, now);
+        if let Err(failure) = guard.commit().durable().await {
+            self.0.partial.set(handle.num, earlier);
+            return Err(failure.into());
+        }
         Ok(event_id(&event)?)
+    }
+
+    /// Stores checked events, as many as fit into one batch each time, and answers what they are numbered and whether they
+    /// were rejected. The last ones are in the batch of the guard.
+    pub(super) async fn store_events(
+        &self,
+        handle: &RoomHandle,
+        mut events: Vec<(Pdu, EventStatus)>,
+    ) -> Result<(RoomGuard, HashMap<String, (EventNum, bool)>), Failure> {
+        let mut stored: HashMap<String, (EventNum, bool)> = HashMap::new();
+        loop {
+            let mut guard = self.lock(handle).await?;
+            guard.settle().await?;
+            let rest = events.split_off(EVENTS_A_BATCH.min(events.len()));
+            for event in guard.admit_outliers(events).await? {
+                let rejected = event.header.status == EventStatus::Rejected;
+                stored.insert(event.header.event_id.clone(), (event.num, rejected));
+            }
+            events = rest;
+            if events.is_empty() {
+                return Ok((guard, stored));
+            }
+            guard.commit().durable().await?;
+        }
     }
 }
 
@@ -219,7 +253,7 @@ fn check_all(
     room: &str,
     pdus: HashMap<String, Pdu>,
     state_ids: &[String],
-    join: &Pdu,
+    (join, members_omitted): (&Pdu, bool),
 ) -> Result<Checked, EnterError> {
     let mut state: BTreeMap<Key, String> = BTreeMap::new();
     for id in state_ids {
@@ -243,7 +277,7 @@ fn check_all(
         return untrusted("its state has no create event");
     };
     check_create(&create, version, room)?;
-    let judged = judge(pdus, &create);
+    let judged = judge(pdus, &HashMap::new(), &create);
     let known = |id: &str| {
         judged
             .get(id)
@@ -256,6 +290,11 @@ fn check_all(
             return untrusted("an auth event of the join is missing");
         };
         by_itself.push((pdu, *status == EventStatus::Rejected));
+        // Of members that are left out, those whom the join itself names are known.
+        if members_omitted && pdu.event_type() == MEMBER && let Some(user) = pdu.state_key() {
+            let key = (MEMBER.to_owned(), user.to_owned());
+            state.entry(key).or_insert_with(|| id.to_owned());
+        }
     }
     authorise(join, &by_itself, &create).map_err(EnterError::Untrusted)?;
     let by_state: AuthEvents = auth_types(
@@ -299,7 +338,7 @@ fn check_create(create: &Pdu, version: RoomVersion, room: &str) -> Result<(), En
 
 /// Events with what became of them, in an order in which each follows its auth events.
 #[derive(Default)]
-struct Judged {
+pub(super) struct Judged {
     events: Vec<(Pdu, EventStatus)>,
     by_id: HashMap<String, usize>,
 }
@@ -315,13 +354,18 @@ impl Judged {
         self.events.push((pdu, status));
     }
 
-    fn into_events(self) -> Vec<(Pdu, EventStatus)> {
+    pub(super) fn into_events(self) -> Vec<(Pdu, EventStatus)> {
         self.events
     }
 }
 
-/// Authorises events by their own auth events. Those whose auth events are missing are left out, and what builds on them.
-fn judge(pdus: HashMap<String, Pdu>, create: &Pdu) -> Judged {
+/// Authorises events by their own auth events, which are among them or `known`, each of these with whether it was rejected.
+/// Those whose auth events are missing are left out, and what builds on them.
+pub(super) fn judge(
+    pdus: HashMap<String, Pdu>,
+    known: &HashMap<String, (Pdu, bool)>,
+    create: &Pdu,
+) -> Judged {
     let mut judged = Judged::default();
     for pdu in order::by_references(pdus) {
         if pdu.event_type() == "m.room.create" {
@@ -336,9 +380,9 @@ fn judge(pdus: HashMap<String, Pdu>, create: &Pdu) -> Judged {
         }
         let auth: Option<Vec<(&Pdu, bool)>> = pdu
             .auth_events()
-            .map(|id| {
-                let (auth, status) = judged.get(id)?;
-                Some((auth, *status == EventStatus::Rejected))
+            .map(|id| match judged.get(id) {
+                Some((auth, status)) => Some((auth, *status == EventStatus::Rejected)),
+                None => known.get(id).map(|(auth, rejected)| (auth, *rejected)),
             })
             .collect();
         let status = match auth.map(|auth| authorise(&pdu, &auth, create)) {

@@ -22,6 +22,7 @@ use myelin_types::EventNum;
 use super::gather::{Gathered, is_rejected, is_settled};
 use crate::{
     AppendError, Event, Failure,
+    membership::MEMBER,
     pipeline::{Admission, RoomGuard, Spot},
 };
 
@@ -133,7 +134,10 @@ impl RoomGuard {
         let mut verdict = self.judge_past(pdu, fetched).await?;
         if verdict.status == EventStatus::Accepted {
             // 6. and 7. of the checks on receipt.
-            let mut checked = self.check_state(pdu, self.state().root()).await?;
+            let mut checked = Ok(());
+            if !self.is_partial() {
+                checked = self.check_state(pdu, self.state().root()).await?;
+            }
             if checked.is_ok() {
                 checked = self.check_policy(pdu).await?;
             }
@@ -181,7 +185,10 @@ impl RoomGuard {
                 },
             }
         }
-        let before = self.resolve(&states).await?;
+        let mut before = self.resolve(&states).await?;
+        if missing.len() < states.len() {
+            before = self.with_members_of(pdu, before).await?;
+        }
         self.judge_by(pdu, before, missing).await
     }
 
@@ -209,8 +216,39 @@ impl RoomGuard {
         Ok(verdict)
     }
 
+    /// In a room of which members are missing: a state with those that an event names as its auth events and that are
+    /// missing there. The event is judged again when the whole state is known.
+    async fn with_members_of(&mut self, pdu: &Pdu, state: Root) -> Result<Root, Failure> {
+        if !self.is_partial() {
+            return Ok(state);
+        }
+        let ids: Vec<String> = pdu.auth_events().map(str::to_owned).collect();
+        let named = self.known(ids).await?.into_iter().flatten();
+        let named: Vec<Arc<Event>> = named
+            .filter(|event| {
+                event.pdu.event_type() == MEMBER && event.header.status != EventStatus::Rejected
+            })
+            .collect();
+        let keys: Vec<Key> = named
+            .iter()
+            .filter_map(|event| Some((MEMBER.to_owned(), event.pdu.state_key()?.to_owned())))
+            .collect();
+        let present = self.entries(state, keys.clone()).await?;
+        let (keys, nums): (Vec<Key>, Vec<Option<EventNum>>) = keys
+            .into_iter()
+            .zip(named)
+            .zip(present)
+            .filter(|(_, present)| present.is_none())
+            .map(|((key, event), _)| (key, Some(event.num)))
+            .unzip();
+        if keys.is_empty() {
+            return Ok(state);
+        }
+        self.change(state, &keys, &nums).await
+    }
+
     /// The authorisation rules by an event's own auth events.
-    async fn check_auth_events(&self, pdu: &Pdu) -> Result<Result<(), String>, Unjudged> {
+    pub(super) async fn check_auth_events(&self, pdu: &Pdu) -> Result<Result<(), String>, Unjudged> {
         let ids: Vec<String> = pdu.auth_events().map(str::to_owned).collect();
         let mut known = Vec::with_capacity(ids.len());
         for event in self.known(ids).await? {
@@ -383,6 +421,7 @@ impl RoomGuard {
             place,
             is_stranger,
         } = incoming;
+        let all_fetched = verdict.missing.len() == pdu.prev_events().len();
         if let Some(reason) = &verdict.reason {
             let (event_id, status) = (pdu.event_id(), verdict.status);
             tracing::info!(event_id, ?status, reason, "event kept out of its room");
@@ -409,6 +448,10 @@ impl RoomGuard {
                 outgoing: false,
             })
             .await?;
+        if all_fetched {
+            // Its state was fetched: it stands on nothing that is incomplete.
+            self.forget_partial(&event);
+        }
         if let Some(place) = place {
             let missing = progress.gaps.entry(place.segment).or_default();
             missing.retain(|id| *id != event.header.event_id);

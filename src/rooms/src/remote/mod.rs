@@ -6,6 +6,7 @@
 mod acl;
 mod backfill;
 mod check;
+mod complete;
 mod enter;
 mod fetch;
 mod gather;
@@ -28,6 +29,7 @@ mod waiting;
 
 pub use backfill::{BackfillError, Backfilled};
 pub(crate) use check::{add_own, wanted_keys};
+pub use complete::{CompleteError, Completing};
 pub use enter::{EnterError, JoinAnswer};
 pub use fetch::{Fetch, FetchError, Fetching, MissingEvents, StateEvents, StateIds, WantedKey};
 pub use handshake::{

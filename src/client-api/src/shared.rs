@@ -79,6 +79,11 @@ pub(crate) fn refuse_read(error: ReadError) -> Refusal {
     match error {
         ReadError::RoomNotFound | ReadError::NotInRoom => not_in_room(),
         ReadError::NotFound => Refusal::not_found("There is no such event, or you may not see it."),
+        ReadError::Incomplete => Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::Unknown,
+            "The members of this room are still being fetched.",
+        ),
         ReadError::Store(cause) => Refusal::internal(cause),
     }
 }

@@ -14,6 +14,9 @@ pub(crate) fn refuse(error: ServeError) -> Refusal {
         ServeError::RoomNotFound => Refusal::no_such_room(),
         ServeError::EventNotFound => Refusal::not_found("There is no such event for your server."),
         ServeError::NotInRoom => Refusal::forbidden("Your server is not in this room."),
+        ServeError::Incomplete => {
+            Refusal::forbidden("This server does not know the whole state of the room yet.")
+        }
         ServeError::Failure(failure) => Refusal::internal(failure),
     }
 }

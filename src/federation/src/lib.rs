@@ -82,6 +82,7 @@ struct Inner {
     lists: e2ee::Lists,
     /// How many bindings of addresses may still be dealt with.
     bindings: Arc<Semaphore>,
+    completion: join::Completion,
     tasks: TaskTracker,
 }
 
@@ -239,6 +240,7 @@ impl Federation {
             inbound: inbound::Inbound::new(settings),
             joining: join::Joining::default(),
             outbound,
+            completion: join::Completion::default(),
             tasks: TaskTracker::new(),
         })))
     }

@@ -102,6 +102,7 @@ impl Server {
             tasks.spawn_essential("sender to other servers", async move {
                 outbound.run(soft).await;
             });
+            federation.resume_joins();
             let (federation_api, _routes) = myelin_federation_api::router(federation.clone());
             router = router.merge(federation_api);
         } else {

@@ -132,7 +132,7 @@ impl Rooms {
     }
 
     /// Waits until all of a room's state is known. Answers whether that is so: nobody waits for ever.
-    pub async fn wait_until_whole(&self, room: &RoomId) -> Result<bool, Failure> {
+    pub async fn wait_until_whole(&self, room: &RoomId) -> Result<bool, StoreError> {
         if !self.0.partial.any_partial() {
             return Ok(true);
         }

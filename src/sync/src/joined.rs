@@ -1,7 +1,10 @@
 //! The join section: a room that the user is in.
 
 use myelin_data::rooms::{Membership, Place, UserRoom};
-use myelin_rooms::read::{Access, RoomView, Shaper, Sight, Span};
+use myelin_rooms::{
+    Completeness,
+    read::{Access, RoomView, Shaper, Sight, Span},
+};
 use myelin_state::Root;
 use myelin_store::StoreError;
 use myelin_types::RoomNum;
@@ -59,6 +62,18 @@ impl Known {
         let Some(since) = context.since else {
             return Ok(Known::NOTHING);
         };
+        let lacked_members = context.filters.lazy.is_none()
+            && matches!(
+                room.rooms().completeness(room.view(), room.num())?,
+                Completeness::Since(pos) if pos > since.pos
+            );
+        if lacked_members {
+            // The room was not shown to a client that wants all members.
+            return Ok(Known {
+                newly_joined: true,
+                ..Known::NOTHING
+            });
+        }
         let Some((place, state)) = room.end_at(since.pos)? else {
             return Ok(Known {
                 newly_joined: true,
@@ -91,6 +106,12 @@ pub(crate) fn joined_room(
     let Some(head) = room.head()? else {
         return Ok(None);
     };
+    if context.filters.lazy.is_none()
+        && room.rooms().completeness(room.view(), room.num())? == Completeness::Partial
+    {
+        // A client that wants all members is shown the room when they are known.
+        return Ok(None);
+    }
     let viewer = context.viewer;
     let known = Known::of(context, room, relation)?;
     let fresh = context.since.is_none() || known.newly_joined;

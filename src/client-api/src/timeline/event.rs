@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use crate::{
     error::{Refusal, Result},
     extract::Request,
-    shared::viewer,
+    shared::{refuse_read, viewer},
 };
 
 /// Whether there is no such event or the caller may not see it, the specification does not let him know.
@@ -20,7 +20,7 @@ pub(super) fn refuse(error: ReadError) -> Refusal {
         ReadError::RoomNotFound | ReadError::NotInRoom | ReadError::NotFound => {
             Refusal::not_found("There is no such event, or you may not see it.")
         }
-        ReadError::Store(cause) => Refusal::internal(cause),
+        error @ (ReadError::Incomplete | ReadError::Store(_)) => refuse_read(error),
     }
 }
 

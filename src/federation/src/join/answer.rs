@@ -15,6 +15,8 @@ const MOST_EVENTS: usize = 500_000;
 const MOST_OF_EVENT: usize = 256 << 10;
 /// The greatest list of servers, in bytes.
 const MOST_OF_SERVERS: usize = 8 << 20;
+/// Most servers; further ones are left out.
+const MOST_SERVERS: usize = 10_000;
 /// The longest key that is remembered; all that are looked for are shorter.
 const MOST_OF_KEY: usize = 64;
 
@@ -424,7 +426,8 @@ impl Reader {
             Field::Servers => {
                 let names: Vec<String> = serde_json::from_str(text).map_err(broken)?;
                 let names = names.into_iter().map(OwnedServerName::try_from);
-                self.answer.servers_in_room = names.filter_map(Result::ok).collect();
+                let names = names.filter_map(Result::ok).take(MOST_SERVERS);
+                self.answer.servers_in_room = names.collect();
             }
             Field::Other => {}
         }

@@ -50,6 +50,12 @@ impl Federation {
         version: &str,
     ) -> Result<SendJoinAnswer, SendJoinError> {
         let content = serde_json::from_str(join.json()).map_err(RequestError::Malformed)?;
+        // Version 1 has no such permission, and servers that do not know it give everything.
+        let query: &[(&str, &str)] = if version == "v2" {
+            &[("omit_members", "true")]
+        } else {
+            &[]
+        };
         let path = [
             "_matrix",
             "federation",
@@ -61,7 +67,7 @@ impl Federation {
         let call = Call {
             method: &Method::PUT,
             path: &path,
-            query: &[],
+            query,
             content: Some(&content),
             signed: true,
             limit: MOST_BYTES,
@@ -92,5 +98,7 @@ pub(super) fn join_answer(
         event: answer.event,
         state: answer.state,
         auth_chain: answer.auth_chain,
+        members_omitted: answer.members_omitted,
+        servers: answer.servers_in_room,
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! The candidates are asked one after the other for a draft of the join, and the first that gives one is sent the event.
 //! Where that fails, the next is asked. Joins of one room wait for each other: who comes second finds the room entered.
+//!
+//! A room may be entered without its members, which are fetched afterwards (`complete`).
 
 mod answer;
+mod complete;
 mod handshake;
 
 use std::{
@@ -14,14 +17,17 @@ use std::{
 
 use myelin_rooms::{
     AppendError, Enter, Failure, JoinError as LocalError,
-    remote::{EnterError, Wanted},
+    remote::{EnterError, Outcome, ReceiveError, Wanted},
 };
-use myelin_rules::RoomVersion;
+use myelin_rules::{Pdu, RoomVersion};
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
+use serde_json::value::RawValue;
 use thiserror::Error;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tracing::Instrument;
+
+pub(crate) use complete::Completion;
 
 pub use answer::{AnswerError, Reader, SendJoinAnswer, read_answer};
 
@@ -241,12 +247,46 @@ impl Federation {
             Err(SendJoinError::Request(error)) => return Err(Denial::of(error)),
             Err(SendJoinError::Answer(error)) => return Err(Denial::Useless(chain(&error))),
         };
-        let answer = handshake::join_answer(room, version, server.to_owned(), join, answer);
         let fetch = Arc::new(self.clone());
+        if self.rooms().is_in(room).await.map_err(Denial::Failure)? {
+            // The room is known, only the right to let the user in is not here.
+            return self.take_join(server, answer.event, &join).await;
+        }
+        let answer = handshake::join_answer(room, version, server.to_owned(), join, answer);
+        let partial = answer.members_omitted;
         match self.rooms().enter(fetch, answer).await {
-            Ok(event_id) => Ok(event_id),
+            Ok(event_id) => {
+                if partial {
+                    self.complete_room(room.clone());
+                }
+                Ok(event_id)
+            }
             Err(EnterError::Failure(failure)) => Err(Denial::Failure(failure)),
             Err(error) => Err(Denial::Useless(chain(&error))),
+        }
+    }
+
+    /// Takes a join that another server let in into a room that this server is in.
+    async fn take_join(
+        &self,
+        server: &ServerName,
+        event: Option<Box<RawValue>>,
+        join: &Pdu,
+    ) -> Result<OwnedEventId, Denial> {
+        let useless = |text: &str| Denial::Useless(text.to_owned());
+        let event = match event {
+            Some(event) => event,
+            None => RawValue::from_string(join.json().to_owned())
+                .map_err(|_| useless("the join is no JSON"))?,
+        };
+        let fetch = Arc::new(self.clone());
+        let received = self.rooms().receive(fetch, server.to_owned(), vec![event]);
+        let received = received.await.pop();
+        match received.map(|received| (received.event_id, received.result)) {
+            Some((Some(id), Ok(Outcome::Accepted))) if id == join.event_id() => Ok(id),
+            Some((_, Err(ReceiveError::Failure(failure)))) => Err(Denial::Failure(failure)),
+            Some((_, Err(error))) => Err(Denial::Useless(chain(&error))),
+            _ => Err(useless("the join that it let in is not accepted here")),
         }
     }
 }

@@ -44,7 +44,8 @@ impl Rooms {
             {
                 return Ok(guard.already(&member)?.durable().await?);
             }
-            if guard.is_outside(&request.user).await? {
+            // Who is banned is not known either while members are missing.
+            if guard.is_partial() || guard.is_outside(&request.user).await? {
                 return Err(JoinError::NotResident);
             }
             let content = entering(&request, Stored::Join);

@@ -56,7 +56,8 @@ pub enum JoinError {
     /// The server does not know the room (`M_NOT_FOUND`).
     #[error("the room is not known")]
     RoomNotFound,
-    /// None of this server's users is in the room, while others are: what the server knows of it may be long past.
+    /// None of this server's users is in the room, while others are: what the server knows of it may be long past. Or it
+    /// does not know all members yet, so that it cannot judge.
     #[error("the server is not in the room")]
     NotResident,
     /// Whether the user may join can only be judged by a server that is in one of the rooms whose members may.

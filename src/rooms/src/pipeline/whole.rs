@@ -33,8 +33,7 @@ impl RoomGuard {
     /// The opposite.
     pub(crate) fn forget_partial(&mut self, event: &Event) {
         if self.partial {
-            self.batch
-                .delete::<PartialEvents>(&(event.room, event.num));
+            self.batch.delete::<PartialEvents>(&(event.room, event.num));
         }
     }
 
@@ -125,7 +124,11 @@ impl RoomGuard {
             header.replaces = replaced.map(|event| event.num);
         }
         let hidden = event.header.status == EventStatus::Accepted && status != event.header.status;
-        if let Some(place) = event.header.place.filter(|place| hidden && !place.is_filled_in()) {
+        if let Some(place) = event
+            .header
+            .place
+            .filter(|place| hidden && !place.is_filled_in())
+        {
             // It must not be counted as unread either.
             let notable = Notable {
                 thread: event.header.thread.clone(),

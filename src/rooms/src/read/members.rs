@@ -48,6 +48,7 @@ impl Rooms {
         room_id: &RoomId,
         query: MembersQuery,
     ) -> Result<Vec<Box<RawValue>>, ReadError> {
+        self.know_all_members(room_id).await?;
         self.read_room(viewer, room_id, move |room, viewer| {
             let access = Access::of(room, viewer.user)?;
             let state = match (access, &query.at) {
@@ -87,6 +88,7 @@ impl Rooms {
         viewer: &Viewer,
         room_id: &RoomId,
     ) -> Result<JoinedMembers, ReadError> {
+        self.know_all_members(room_id).await?;
         self.read_room(viewer, room_id, |room, viewer| {
             if Access::of(room, viewer.user)? != Access::Joined {
                 return Err(ReadError::NotInRoom);

@@ -73,12 +73,24 @@ pub enum ReadError {
     /// There is no such event, or the user may not see it (`M_NOT_FOUND`: the two are not told apart).
     #[error("there is no such event")]
     NotFound,
+    /// Members of the room are still being fetched, and that takes long.
+    #[error("the members of the room are not known yet")]
+    Incomplete,
     /// The store could not be read.
     #[error("read a room")]
     Store(#[from] StoreError),
 }
 
 impl Rooms {
+    /// Waits until all members of a room are known.
+    async fn know_all_members(&self, room_id: &RoomId) -> Result<(), ReadError> {
+        if self.wait_until_whole(room_id).await? {
+            Ok(())
+        } else {
+            Err(ReadError::Incomplete)
+        }
+    }
+
     /// Reads from one view of a room on behalf of somebody, wherever the store has it run.
     async fn read_room<R: Send + 'static>(
         &self,

@@ -1,10 +1,10 @@
 //! `GET /rooms/{roomId}/state` and `/state/{eventType}/{stateKey}`: a room's state, now or when the user left.
 
-use ruma::RoomId;
+use ruma::{RoomId, UserId};
 use serde_json::value::RawValue;
 
 use super::{Access, Format, ReadError, Shaper, Viewer};
-use crate::Rooms;
+use crate::{Rooms, membership::MEMBER};
 
 /// What to return of a state event (`format`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,7 @@ impl Rooms {
         viewer: &Viewer,
         room_id: &RoomId,
     ) -> Result<Vec<Box<RawValue>>, ReadError> {
+        self.know_all_members(room_id).await?;
         self.read_room(viewer, room_id, |room, viewer| {
             let state = Access::of(room, viewer.user)?.state(room)?;
             let entries: Vec<_> = room
@@ -48,6 +49,11 @@ impl Rooms {
         state_key: &str,
         format: StateFormat,
     ) -> Result<Box<RawValue>, ReadError> {
+        // Of our own users all memberships are known.
+        let ours = <&UserId>::try_from(state_key).is_ok_and(|user| self.is_local(user));
+        if event_type == MEMBER && !ours {
+            self.know_all_members(room_id).await?;
+        }
         let key = (event_type.to_owned(), state_key.to_owned());
         self.read_room(viewer, room_id, move |room, viewer| {
             let state = Access::of(room, viewer.user)?.state(room)?;

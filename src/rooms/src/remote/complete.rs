@@ -206,7 +206,9 @@ impl Completer<'_> {
         }
         let state: Vec<String> = ids.state.iter().map(ToString::to_string).collect();
         if !state.iter().any(|id| id == self.create.event_id()) {
-            return Err(CompleteError::Untrusted("its state has another create event"));
+            return Err(CompleteError::Untrusted(
+                "its state has another create event",
+            ));
         }
         let listed: HashSet<&str> = state.iter().map(String::as_str).collect();
         let mut all = state.clone();
@@ -347,7 +349,8 @@ impl RoomGuard {
         join: &Arc<Event>,
         before: Root,
     ) -> Result<Vec<Arc<Event>>, CompleteError> {
-        self.judge_again(join, EventStatus::Accepted, before).await?;
+        self.judge_again(join, EventStatus::Accepted, before)
+            .await?;
         let (rooms, room) = (self.rooms.clone(), self.num());
         let read = move |view: &View| {
             let nums = view
@@ -356,7 +359,8 @@ impl RoomGuard {
                 .collect::<Result<Vec<EventNum>, StoreError>>()?;
             rooms.events(view, room, &nums)
         };
-        let events = self.rooms.0.store.read(read).await?.into_iter().flatten();
+        let events = self.rooms.0.store.read(read).await;
+        let events = events.map_err(Failure::from)?.into_iter().flatten();
         let mut stored: HashMap<String, Arc<Event>> = events
             .filter(|event| event.num != join.num)
             .map(|event| (event.header.event_id.clone(), event))

@@ -291,7 +291,10 @@ fn check_all(
         };
         by_itself.push((pdu, *status == EventStatus::Rejected));
         // Of members that are left out, those whom the join itself names are known.
-        if members_omitted && pdu.event_type() == MEMBER && let Some(user) = pdu.state_key() {
+        if members_omitted
+            && pdu.event_type() == MEMBER
+            && let Some(user) = pdu.state_key()
+        {
             let key = (MEMBER.to_owned(), user.to_owned());
             state.entry(key).or_insert_with(|| id.to_owned());
         }

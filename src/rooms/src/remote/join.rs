@@ -34,7 +34,7 @@ pub struct MakeJoin {
 /// Why there is no template.
 #[derive(Clone, Debug, Error)]
 pub enum MakeJoinError {
-    /// The server does not know the room, or is not in it (404 `M_NOT_FOUND`).
+    /// The server does not know the room, or is not in it, or does not know all of its members yet (404 `M_NOT_FOUND`).
     #[error("the room is not known")]
     RoomNotFound,
     /// The server that asks does not support the room's version (400 `M_INCOMPATIBLE_ROOM_VERSION` with `room_version`).
@@ -114,7 +114,7 @@ pub enum AcceptJoinError {
 impl Rooms {
     /// The template of a join (`GET /_matrix/federation/v1/make_join/{roomId}/{userId}`).
     pub async fn make_join(&self, request: MakeJoin) -> Result<MembershipTemplate, MakeJoinError> {
-        let handle = self.resident_room(&request.room_id).await?;
+        let handle = self.whole_room(&request.room_id).await?;
         let handle = handle.ok_or(MakeJoinError::RoomNotFound)?;
         if request.user.server_name() != request.origin {
             let text = "the user is none of the server that asks".to_owned();
@@ -157,7 +157,7 @@ impl Rooms {
         fetch: &dyn Fetch,
         request: AcceptJoin,
     ) -> Result<AcceptedJoin, AcceptJoinError> {
-        let handle = self.resident_room(&request.room_id).await?;
+        let handle = self.whole_room(&request.room_id).await?;
         let handle = handle.ok_or(AcceptJoinError::RoomNotFound)?;
         if self.is_denied(&handle, &request.origin).await? {
             return Err(AcceptJoinError::Forbidden(DENIED.to_owned()));

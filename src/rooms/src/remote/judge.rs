@@ -248,7 +248,10 @@ impl RoomGuard {
     }
 
     /// The authorisation rules by an event's own auth events.
-    pub(super) async fn check_auth_events(&self, pdu: &Pdu) -> Result<Result<(), String>, Unjudged> {
+    pub(super) async fn check_auth_events(
+        &self,
+        pdu: &Pdu,
+    ) -> Result<Result<(), String>, Unjudged> {
         let ids: Vec<String> = pdu.auth_events().map(str::to_owned).collect();
         let mut known = Vec::with_capacity(ids.len());
         for event in self.known(ids).await? {

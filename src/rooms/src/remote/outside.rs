@@ -109,6 +109,17 @@ impl Rooms {
         })
     }
 
+    /// A room that this server is in, and of which it knows all members: so that it can judge who may come in.
+    pub(super) async fn whole_room(&self, room_id: &RoomId) -> Result<Option<RoomHandle>, Failure> {
+        let handle = self.resident_room(room_id).await?;
+        Ok(handle.filter(|handle| !self.0.partial.is_partial(handle.num)))
+    }
+
+    /// Whether a user of this server is in a room.
+    pub async fn is_in(&self, room_id: &RoomId) -> Result<bool, Failure> {
+        Ok(self.resident_room(room_id).await?.is_some())
+    }
+
     /// Other servers that may know a room better than this one, the likeliest first: those that told of an invitation or
     /// took a knock, that of whoever invited the user, those of users with power in the room, those of members, by what was known last.
     pub async fn likely_servers(

@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use super::MissingEvents;
 use crate::{
-    Event, Failure, RoomHandle, Rooms,
+    Completeness, Event, Failure, RoomHandle, Rooms,
     membership::MEMBER,
     read::{Direction, EventAt, RoomView, nearest},
 };
@@ -47,6 +47,9 @@ pub enum ServeError {
     /// The server that asks has no user in the room, or is denied by its ACL (403 `M_FORBIDDEN`).
     #[error("the server is not in the room")]
     NotInRoom,
+    /// The server does not know all members of the room yet (403 `M_FORBIDDEN`).
+    #[error("the state of the room is not known yet")]
+    Incomplete,
     /// A fault of the server.
     #[error(transparent)]
     Failure(#[from] Failure),
@@ -120,6 +123,7 @@ impl Rooms {
         event: OwnedEventId,
     ) -> Result<StateBefore, ServeError> {
         self.serve(origin, room, move |room, _| {
+            room.check_whole()?;
             let event = room.judged(&event)?;
             let entries = room.view.state_entries(event.header.before())?;
             let nums: Vec<EventNum> = entries.into_iter().map(|(_, num)| num).collect();
@@ -249,6 +253,14 @@ impl<'a> Served<'a> {
             view: RoomView::open(rooms, store, room)?,
             users: OnceCell::new(),
         })
+    }
+
+    /// States are told once they are whole.
+    fn check_whole(&self) -> Result<(), ServeError> {
+        match self.rooms.completeness(self.store, self.view.num())? {
+            Completeness::Partial => Err(ServeError::Incomplete),
+            Completeness::Whole | Completeness::Since(_) => Ok(()),
+        }
     }
 
     fn by_ids(&self, ids: &[String]) -> Result<Vec<Arc<Event>>, StoreError> {

@@ -4,6 +4,7 @@ mod aliases;
 mod create;
 mod doctor;
 mod janitor;
+mod joins;
 mod membership;
 mod pipeline;
 mod profile;

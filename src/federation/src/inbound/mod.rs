@@ -197,6 +197,7 @@ impl Federation {
     /// transactions may come. Whatever is left in the inbox is judged after the next start.
     pub async fn drain(&self) {
         self.0.inbound.stop.cancel();
+        self.0.completion.stop();
         self.0.tasks.close();
         if tokio::time::timeout(DRAIN, self.0.tasks.wait())
             .await

@@ -17,12 +17,11 @@ use std::{
 
 use myelin_rooms::{
     AppendError, Enter, Failure, JoinError as LocalError,
-    remote::{EnterError, Outcome, ReceiveError, Wanted},
+    remote::{EnterError, Wanted},
 };
-use myelin_rules::{Pdu, RoomVersion};
+use myelin_rules::RoomVersion;
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
-use serde_json::value::RawValue;
 use thiserror::Error;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tracing::Instrument;
@@ -250,7 +249,14 @@ impl Federation {
         let fetch = Arc::new(self.clone());
         if self.rooms().is_in(room).await.map_err(Denial::Failure)? {
             // The room is known, only the right to let the user in is not here.
-            return self.take_join(server, answer.event, &join).await;
+            let event_id = OwnedEventId::try_from(join.event_id());
+            let event_id = event_id.map_err(|error| Denial::Useless(error.to_string()))?;
+            let taken = self.rooms().take_vouched(fetch, server, join, answer.event);
+            return match taken.await {
+                Ok(()) => Ok(event_id),
+                Err(EnterError::Failure(failure)) => Err(Denial::Failure(failure)),
+                Err(error) => Err(Denial::Useless(chain(&error))),
+            };
         }
         let answer = handshake::join_answer(room, version, server.to_owned(), join, answer);
         let partial = answer.members_omitted;
@@ -263,30 +269,6 @@ impl Federation {
             }
             Err(EnterError::Failure(failure)) => Err(Denial::Failure(failure)),
             Err(error) => Err(Denial::Useless(chain(&error))),
-        }
-    }
-
-    /// Takes a join that another server let in into a room that this server is in.
-    async fn take_join(
-        &self,
-        server: &ServerName,
-        event: Option<Box<RawValue>>,
-        join: &Pdu,
-    ) -> Result<OwnedEventId, Denial> {
-        let useless = |text: &str| Denial::Useless(text.to_owned());
-        let event = match event {
-            Some(event) => event,
-            None => RawValue::from_string(join.json().to_owned())
-                .map_err(|_| useless("the join is no JSON"))?,
-        };
-        let fetch = Arc::new(self.clone());
-        let received = self.rooms().receive(fetch, server.to_owned(), vec![event]);
-        let received = received.await.pop();
-        match received.map(|received| (received.event_id, received.result)) {
-            Some((Some(id), Ok(Outcome::Accepted))) if id == join.event_id() => Ok(id),
-            Some((_, Err(ReceiveError::Failure(failure)))) => Err(Denial::Failure(failure)),
-            Some((_, Err(error))) => Err(Denial::Useless(chain(&error))),
-            _ => Err(useless("the join that it let in is not accepted here")),
         }
     }
 }

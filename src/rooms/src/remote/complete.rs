@@ -376,17 +376,17 @@ impl RoomGuard {
             };
             let prev: Vec<String> = pdu.prev_events().map(str::to_owned).collect();
             let known = self.known(prev).await?;
-            let settled: Option<Vec<Root>> = known
-                .iter()
-                .map(|event| {
-                    let event = event.as_ref().filter(|_| is_settled(event.as_ref()))?;
-                    Some(event.header.after())
-                })
-                .collect();
-            // One that was only a part of some state stands nowhere in the room's history.
-            let Some(states) = settled.filter(|states| !states.is_empty()) else {
+            let settled = known.iter().flatten();
+            let settled = settled.filter(|event| is_settled(Some(event)));
+            let mut states: Vec<Root> = settled.map(|event| event.header.after()).collect();
+            if states.is_empty() {
+                // One that was only a part of some state stands nowhere in the room's history.
                 continue;
-            };
+            }
+            if states.len() < known.len() {
+                // The states at those that are not known were fetched, and are a part of the state that it had.
+                states.push(event.header.before());
+            }
             let before = self.resolve(&states).await?;
             let verdict = match self.check_auth_events(&pdu).await {
                 Ok(Ok(())) => self.check_state(&pdu, before).await?,
@@ -396,6 +396,8 @@ impl RoomGuard {
             };
             let was = event.header.status;
             let status = match verdict {
+                // By a policy server, of which states know nothing.
+                Ok(()) if was == EventStatus::SoftFailed => was,
                 Ok(()) => EventStatus::Accepted,
                 Err(reason) => {
                     if was == EventStatus::Accepted {

@@ -77,7 +77,7 @@ impl From<AppendError> for EnterError {
     }
 }
 
-fn untrusted<T>(reason: &str) -> Result<T, EnterError> {
+pub(super) fn untrusted<T>(reason: &str) -> Result<T, EnterError> {
     Err(EnterError::Untrusted(reason.to_owned()))
 }
 
@@ -235,7 +235,7 @@ impl Rooms {
 }
 
 /// The join with the signatures that the answer adds: it must be the same event.
-fn signed_by_both(join: Pdu, event: Option<Box<RawValue>>) -> Result<Pdu, EnterError> {
+pub(super) fn signed_by_both(join: Pdu, event: Option<Box<RawValue>>) -> Result<Pdu, EnterError> {
     let Some(event) = event else {
         return Ok(join);
     };

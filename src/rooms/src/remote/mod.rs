@@ -25,6 +25,7 @@ mod receive;
 mod serve;
 mod template;
 mod told;
+mod vouched;
 mod waiting;
 
 pub use backfill::{BackfillError, Backfilled};

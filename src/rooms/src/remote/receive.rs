@@ -113,7 +113,7 @@ impl Rooms {
     }
 
     /// Takes events into their room, and says what became of those that are `pushed`.
-    async fn take_in(
+    pub(super) async fn take_in(
         &self,
         handle: &RoomHandle,
         gathered: Gathered,

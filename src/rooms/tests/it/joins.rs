@@ -26,6 +26,7 @@ use myelin_types::Millis;
 use parking_lot::Mutex;
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, owned_server_name};
 use serde_json::{Value, json, value::RawValue};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{ALICE, Server, enter, object, user};
 
@@ -339,12 +340,16 @@ impl Server {
         event.expect("it is stored").header.status
     }
 
+    /// Takes in an event that the other server sends, and says what became of it.
     async fn receive(&self, far: &Arc<Far>, pdu: &Pdu) -> Outcome {
-        let fetch = Arc::clone(far) as Arc<dyn Fetch>;
         let origin = owned_server_name!("there.org");
-        let mut received = self.rooms.receive(fetch, origin, vec![raw(pdu)]).await;
-        let received = received.pop().expect("one answer");
-        received.result.expect("the event is stored")
+        let delivered = self.rooms.deliver(&origin, vec![raw(pdu)]).await;
+        delivered.expect("there is room in the inbox");
+        let work = self.rooms.claim_inbox().await.expect("it can be read");
+        let mut work = work.expect("something is due");
+        let judged = work.step(&**far, &CancellationToken::new()).await;
+        let judged = judged.expect("no fault").pop();
+        judged.expect("the event was dealt with").outcome
     }
 }
 
@@ -601,7 +606,10 @@ async fn completing_goes_on_after_a_restart_and_with_another_server() {
         .expect_err("the server refuses");
     let server = server.restart().await;
     assert_eq!(server.completeness(&room), Completeness::Partial);
-    assert_eq!(server.rooms.partial_rooms().await.expect("read"), [room.clone()]);
+    assert_eq!(
+        server.rooms.partial_rooms().await.expect("read"),
+        std::slice::from_ref(&room)
+    );
     let completing = server.rooms.completing(&room).await.expect("read");
     let completing = completing.expect("something is missing");
     assert_eq!(completing.servers, ["there.org", "away.org"]);

@@ -425,7 +425,7 @@ async fn members_of_an_allowed_room_may_join() {
         let content = server.content(&room, "m.room.member", CHARLIE);
         assert_eq!(content.get("join_authorised_via_users_server"), None);
 
-        // When nobody who may invite is left, members of the club stay outside.
+        // When nobody here who may invite is left, members of the club must ask another server.
         server
             .rooms
             .leave(&room, &user(BOB), None)

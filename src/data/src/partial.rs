@@ -23,7 +23,8 @@ table! {
 pub enum PartialJoin {
     /// Members are missing.
     Incomplete(Incomplete),
-    /// The rest came at this position. What a client was told before may lack members.
+    /// Nothing has been missing since this position: the rest came, or the stay ended. What a client was told before may lack
+    /// members.
     Complete(Pos),
 }
 

@@ -5,17 +5,17 @@ use std::{
     time::Duration,
 };
 
-use myelin_data::partial::{PartialJoin, PartialJoins};
+use myelin_data::{
+    partial::{PartialJoin, PartialJoins},
+    rooms::{Membership, UserRooms},
+};
 use myelin_store::{Scan, StoreError, View};
-use myelin_types::{Pos, RoomNum};
+use myelin_types::{Pos, RoomNum, UserNum};
 use parking_lot::{Mutex, RwLock};
-use ruma::{OwnedRoomId, RoomId};
+use ruma::{OwnedRoomId, RoomId, UserId};
 use tokio::sync::Notify;
 
 use crate::{Failure, Rooms};
-
-/// How long somebody waits for the state of a room to become whole.
-const PATIENCE: Duration = Duration::from_mins(3);
 
 /// How far the state of a room is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,15 @@ pub enum Completeness {
     Partial,
     /// It has been whole since this position.
     Since(Pos),
+}
+
+impl Completeness {
+    fn of(row: &PartialJoin) -> Self {
+        match row {
+            PartialJoin::Incomplete(_) => Self::Partial,
+            PartialJoin::Complete(pos) => Self::Since(*pos),
+        }
+    }
 }
 
 /// The rooms that were ever entered with a part of their state: a dozen bytes each.
@@ -49,11 +58,7 @@ impl PartialRooms {
             let mut found = HashMap::new();
             for row in view.scan::<PartialJoins>(Scan::all()) {
                 let (room, row) = row?;
-                let completeness = match row {
-                    PartialJoin::Incomplete(_) => Completeness::Partial,
-                    PartialJoin::Complete(pos) => Completeness::Since(pos),
-                };
-                found.insert(room, completeness);
+                found.insert(room, Completeness::of(&row));
             }
             *rooms = Some(found);
         }
@@ -111,6 +116,7 @@ impl PartialRooms {
     pub(crate) fn set(&self, room: RoomNum, completeness: Completeness) {
         if let Some(rooms) = self.rooms.write().as_mut() {
             if completeness == Completeness::Whole {
+                // It was about to be entered in part, and was not.
                 rooms.remove(&room);
             } else {
                 rooms.insert(room, completeness);
@@ -121,18 +127,30 @@ impl PartialRooms {
 }
 
 impl Rooms {
-    /// How far a room's state is known in a view.
+    /// How far a room's state is known in a view. Reads a row only of a room that was lately entered.
     pub fn completeness(&self, view: &View, room: RoomNum) -> Result<Completeness, StoreError> {
         self.0.partial.load(view)?;
-        Ok(match self.0.partial.completeness_now(room) {
+        let now = self.0.partial.completeness_now(room);
+        let may_differ = match now {
+            Completeness::Whole => false,
+            // Readers are woken by the batch that makes the room whole before it is noted in memory.
+            Completeness::Partial => true,
             // The view was taken before.
-            Completeness::Since(pos) if pos > view.pos() => Completeness::Partial,
-            completeness => completeness,
-        })
+            Completeness::Since(pos) => pos > view.pos(),
+        };
+        if !may_differ {
+            return Ok(now);
+        }
+        let row = view.get::<PartialJoins>(&room)?;
+        Ok(row.as_ref().map_or(Completeness::Whole, Completeness::of))
     }
 
-    /// Waits until all of a room's state is known. Answers whether that is so: nobody waits for ever.
-    pub async fn wait_until_whole(&self, room: &RoomId) -> Result<bool, StoreError> {
+    /// Waits until all of a room's state is known. Answers whether that is so: nobody waits longer than `patience`.
+    pub async fn wait_until_whole(
+        &self,
+        room: &RoomId,
+        patience: Duration,
+    ) -> Result<bool, StoreError> {
         if !self.0.partial.any_partial() {
             return Ok(true);
         }
@@ -150,7 +168,49 @@ impl Rooms {
                 changed.await;
             }
         };
-        Ok(tokio::time::timeout(PATIENCE, wait).await.is_ok())
+        Ok(tokio::time::timeout(patience, wait).await.is_ok())
+    }
+
+    /// Gives a user of another server a number, if he may be one of the members of a room that are missing: so that
+    /// [`Self::present_user`] can tell it. Only servers that are in the room have users numbered so.
+    pub(crate) async fn number_missing(&self, room: &RoomId, user: &UserId) -> Result<(), Failure> {
+        if !self.0.partial.any_partial() || self.is_local(user) {
+            return Ok(());
+        }
+        let Some(handle) = self.find_now(room).await? else {
+            return Ok(());
+        };
+        if !self.0.partial.is_partial(handle.num) {
+            return Ok(());
+        }
+        let (rooms, server) = (self.clone(), user.server_name().to_owned());
+        let read = move |view: &View| rooms.is_server_in_room(view, handle.num, &server);
+        if self.0.store.read(read).await? {
+            self.0.interner.user(user).await?;
+        }
+        Ok(())
+    }
+
+    /// The number of a user who is joined to a room. While members are missing, also of one of whom nothing is known but
+    /// that his server is in the room.
+    pub(crate) fn present_user(
+        &self,
+        view: &View,
+        room: RoomNum,
+        user: &UserId,
+    ) -> Result<Option<UserNum>, StoreError> {
+        let Some(num) = self.0.interner.find_user(view, user)? else {
+            return Ok(None);
+        };
+        let present = match view.get::<UserRooms>(&(num, room))? {
+            Some(row) => row.membership == Membership::Join,
+            None => {
+                !self.is_local(user)
+                    && self.completeness(view, room)? == Completeness::Partial
+                    && self.is_server_in_room(view, room, user.server_name())?
+            }
+        };
+        Ok(present.then_some(num))
     }
 
     /// The rooms whose state is to be completed.

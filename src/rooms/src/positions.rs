@@ -16,12 +16,12 @@ use myelin_store::{Observer, Scan, StoreError, Topic, View};
 use myelin_types::{Pos, RoomNum};
 use parking_lot::RwLock;
 
-use crate::Rooms;
+use crate::{Completeness, Rooms};
 
 /// The positions of a room's last changes. At least as new as the view that was given, possibly newer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoomPositions {
-    /// Of its last event.
+    /// Of its last event, or of the batch that made its state whole.
     pub timeline: Pos,
     /// Of its last receipt, public or private; [`Pos::ZERO`] if it has none.
     pub receipts: Pos,
@@ -142,11 +142,11 @@ impl Rooms {
         // The committer publishes a view before it notes the batch here; a view from in between must not be told that
         // nothing has changed.
         if positions.noted.load(Ordering::SeqCst) < view.pos().0 {
-            return stored(view, room);
+            return self.stored_positions(view, room);
         }
         let entry = positions.entry(room);
         if !entry.loaded.load(Ordering::SeqCst) {
-            let stored = stored(view, room)?;
+            let stored = self.stored_positions(view, room)?;
             entry
                 .timeline
                 .fetch_max(stored.timeline.0, Ordering::SeqCst);
@@ -160,20 +160,28 @@ impl Rooms {
             receipts: Pos(entry.receipts.load(Ordering::SeqCst)),
         })
     }
-}
 
-fn stored(view: &View, room: RoomNum) -> Result<RoomPositions, StoreError> {
-    let timeline = view
-        .scan::<Timeline>(Scan::prefix(&room).reverse().limit(1))
-        .next()
-        .transpose()?
-        .map_or(Pos::ZERO, |(_, entry)| entry.pos);
-    let receipts = view
-        .scan::<ReceiptsByPos>(Scan::prefix(&room).reverse().limit(1))
-        .next()
-        .transpose()?
-        .map_or(Pos::ZERO, |((_, pos, ..), _)| pos);
-    Ok(RoomPositions { timeline, receipts })
+    fn stored_positions(&self, view: &View, room: RoomNum) -> Result<RoomPositions, StoreError> {
+        let timeline = view
+            .scan::<Timeline>(Scan::prefix(&room).reverse().limit(1))
+            .next()
+            .transpose()?
+            .map_or(Pos::ZERO, |(_, entry)| entry.pos);
+        let receipts = view
+            .scan::<ReceiptsByPos>(Scan::prefix(&room).reverse().limit(1))
+            .next()
+            .transpose()?
+            .map_or(Pos::ZERO, |((_, pos, ..), _)| pos);
+        // No event goes with the members that came later.
+        let whole = match self.completeness(view, room)? {
+            Completeness::Since(pos) => pos,
+            Completeness::Whole | Completeness::Partial => Pos::ZERO,
+        };
+        Ok(RoomPositions {
+            timeline: timeline.max(whole),
+            receipts,
+        })
+    }
 }
 
 #[cfg(test)]

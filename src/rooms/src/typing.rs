@@ -304,6 +304,7 @@ impl Rooms {
         user: &UserId,
         timeout: Option<Duration>,
     ) -> Result<(), TypingError> {
+        self.number_missing(room_id, user).await?;
         let (rooms, room_id, user) = (self.clone(), room_id.to_owned(), user.to_owned());
         let (room, user, members) = self
             .0
@@ -312,7 +313,7 @@ impl Rooms {
                 let Some(handle) = rooms.find(view, &room_id)? else {
                     return Ok(Err(TypingError::RoomNotFound));
                 };
-                let Some(user) = rooms.joined_user(view, handle.num, &user)? else {
+                let Some(user) = rooms.present_user(view, handle.num, &user)? else {
                     return Ok(Err(TypingError::NotInRoom));
                 };
                 let head = view.get::<myelin_data::rooms::Heads>(&handle.num)?;

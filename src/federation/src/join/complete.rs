@@ -1,7 +1,7 @@
 //! Fetching what is missing of rooms that were entered without their members.
 //!
-//! One task a room, begun with the join or with the server's start. It asks one server after the other; after all of them
-//! it waits, longer each time. It ends when the room is whole, or when nobody of this server is in it any more.
+//! One task a room, begun with the join or with the server's start. It asks one server after the other; now and then it
+//! waits, longer each time. It ends when the room is whole, or when nobody of this server is in it any more.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -15,9 +15,9 @@ use tracing::Instrument;
 use crate::{Federation, chain};
 
 /// How many rooms are completed at once; further ones wait. Each may hold the state of a large room in memory.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 /// How many servers are asked before the task waits.
-const MOST_SERVERS: usize = 10;
+const SERVERS_A_ROUND: usize = 10;
 /// How long it waits, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_mins(10);
@@ -90,8 +90,9 @@ impl Federation {
 
     async fn complete_at_last(&self, room: &RoomId) {
         let mut pause = FIRST_PAUSE;
+        let mut asked = HashSet::new();
         loop {
-            match self.complete_by_any(room).await {
+            match self.complete_by_some(room, &mut asked).await {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(failure) => {
@@ -103,16 +104,21 @@ impl Federation {
         }
     }
 
-    /// Asks one server after the other. Answers whether nothing is left to be done.
-    async fn complete_by_any(&self, room: &RoomId) -> Result<bool, Failure> {
-        let mut asked: HashSet<OwnedServerName> = HashSet::new();
-        while asked.len() < MOST_SERVERS {
+    /// Asks a few servers, one after the other: those that were not asked before, and when there are none all from the
+    /// beginning. Answers whether nothing is left to be done.
+    async fn complete_by_some(
+        &self,
+        room: &RoomId,
+        asked: &mut HashSet<OwnedServerName>,
+    ) -> Result<bool, Failure> {
+        for _ in 0..SERVERS_A_ROUND {
             // Read anew each time: the room may have been left, or entered again.
             let Some(completing) = self.rooms().completing(room).await? else {
                 return Ok(true);
             };
             let mut servers = completing.servers.into_iter();
-            let Some(server) = servers.find(|server| !asked.contains(server)) else {
+            let Some(server) = servers.find(|server| asked.insert(server.clone())) else {
+                asked.clear();
                 return Ok(false);
             };
             let slot = self.0.completion.slots.acquire().await;
@@ -125,7 +131,6 @@ impl Federation {
                     tracing::debug!(%room, %server, error = chain(&error), "complete the state of a room");
                 }
             }
-            asked.insert(server);
         }
         Ok(false)
     }

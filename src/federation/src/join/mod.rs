@@ -3,7 +3,8 @@
 //! The candidates are asked one after the other for a draft of the join, and the first that gives one is sent the event.
 //! Where that fails, the next is asked. Joins of one room wait for each other: who comes second finds the room entered.
 //!
-//! A room may be entered without its members, which are fetched afterwards (`complete`).
+//! A room may be entered without its members, which are fetched afterwards (`complete`). Of most rooms they are there so
+//! soon that the join is answered with them.
 
 mod answer;
 mod complete;
@@ -13,6 +14,7 @@ use std::{
     collections::HashMap,
     str::FromStr,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use myelin_rooms::{
@@ -37,6 +39,9 @@ use handshake::SendJoinError;
 const MOST_CANDIDATES: usize = 12;
 /// After so many refusals no further server is asked.
 const MOST_REFUSALS: usize = 3;
+/// How long the answer to a join waits for the members of the room. Clients that load all members are shown the room when
+/// these are known; of a small room that is at once, and of a large one nobody waits for it.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// Why somebody did not get into a room.
 #[derive(Debug, Error)]
@@ -118,7 +123,14 @@ impl Federation {
         via: Vec<OwnedServerName>,
     ) -> Result<OwnedEventId, JoinError> {
         let federation = self.clone();
-        let work = async move { federation.join_by_any(request, via).await };
+        let work = async move {
+            let room = request.room_id.clone();
+            let event_id = federation.join_by_any(request, via).await?;
+            let rooms = federation.rooms();
+            let whole = rooms.wait_until_whole(&room, GRACE).await;
+            whole.map_err(Failure::from)?;
+            Ok(event_id)
+        };
         match self.0.tasks.spawn(work.in_current_span()).await {
             Ok(result) => result,
             Err(_) => Err(Failure::CutShort.into()),

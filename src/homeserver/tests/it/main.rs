@@ -6,6 +6,7 @@ mod federated;
 mod history;
 mod invites;
 mod joins;
+mod large;
 mod listeners;
 mod pages;
 mod presence;

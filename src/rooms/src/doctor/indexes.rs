@@ -15,7 +15,7 @@ use myelin_types::{EventNum, Pos, StateKeyNum, UserNum};
 use ruma::UserId;
 
 use super::{Doctor, Finding, Problem};
-use crate::{event::tree_error, servers::lacks_rows};
+use crate::{Completeness, event::tree_error, servers::lacks_rows};
 
 /// How many rows are looked at together.
 const ROWS: usize = 256;
@@ -155,8 +155,9 @@ impl Doctor {
         let room = self.handle.num;
         let view = self.view.clone();
         self.report.servers = counted.len() as u64;
-        if lacks_rows(&view, room)? {
-            // A room of before there was this list; it is built when somebody writes to the room.
+        if self.is_partial() || lacks_rows(&view, room)? {
+            // As long as members are missing, servers are counted by what another one says. Of a room of before there was
+            // this list, it is built when somebody writes to the room.
             return Ok(());
         }
         let mut left: BTreeMap<&str, u64> = counted
@@ -185,6 +186,12 @@ impl Doctor {
             self.report.add(Finding::new(Problem::WrongServer, what));
         }
         Ok(())
+    }
+
+    /// Events of the room. One that was refused when all members were known keeps its place.
+    fn may_stand_in_timeline(&self, status: EventStatus) -> bool {
+        let was_partial = matches!(self.completeness, Completeness::Since(_));
+        status == EventStatus::Accepted || was_partial && status == EventStatus::Rejected
     }
 
     fn wrong_timeline(&mut self, place: Place, what: &str) {
@@ -216,7 +223,7 @@ impl Doctor {
                 match event {
                     Some(event)
                         if event.header.place == Some(place)
-                            && event.header.status == EventStatus::Accepted => {}
+                            && self.may_stand_in_timeline(event.header.status) => {}
                     Some(_) => self.wrong_timeline(place, "Its event does not stand there."),
                     None => self.wrong_timeline(place, "Its event is not there."),
                 }

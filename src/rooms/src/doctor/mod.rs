@@ -30,7 +30,7 @@ use ruma::RoomId;
 use thiserror::Error;
 
 use crate::{
-    Failure, RoomHandle, Rooms,
+    Completeness, Failure, RoomHandle, Rooms,
     pipeline::Ground,
     remote::{Fetch, WantedKey},
 };
@@ -88,6 +88,8 @@ struct Doctor {
     followed: Chain,
     /// Events that stand in the timeline by their own account.
     placed: u64,
+    /// How far the state is known. While members are missing, states and lists cannot be derived.
+    completeness: Completeness,
 }
 
 impl Rooms {
@@ -103,9 +105,11 @@ impl Rooms {
             .find_now(room_id)
             .await?
             .ok_or(ExamineError::RoomNotFound)?;
+        let view = self.store().view();
+        let completeness = self.completeness(&view, handle.num)?;
         let mut doctor = Doctor {
             rooms: self.clone(),
-            view: self.store().view(),
+            view,
             ground: Ground::stored(self, &handle),
             report: Report::new(&handle),
             keys: VerifyKeys::new(),
@@ -115,8 +119,14 @@ impl Rooms {
             cited: Chain::new(),
             followed: Chain::new(),
             placed: 0,
+            completeness,
             handle,
         };
+        if doctor.is_partial() {
+            let what =
+                "The room was entered without its members. What depends on them is not examined.";
+            doctor.report.add(Finding::new(Problem::Incomplete, what));
+        }
         let mut after = None;
         loop {
             let (returned, run) = doctor
@@ -140,7 +150,7 @@ impl Rooms {
                 doctor.examine_indexes()
             })
             .await?;
-        if examination.compare_with > 0 {
+        if examination.compare_with > 0 && !doctor.is_partial() {
             doctor = doctor.compare(&*fetch, examination.compare_with).await?;
         }
         Ok(doctor.report.closed())
@@ -156,6 +166,10 @@ struct Run {
 }
 
 impl Doctor {
+    fn is_partial(&self) -> bool {
+        self.completeness == Completeness::Partial
+    }
+
     /// Runs a part of the examination where it may block.
     async fn blocking<T: Send + 'static>(
         mut self,

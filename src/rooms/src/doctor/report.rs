@@ -62,6 +62,8 @@ pub enum Problem {
     WrongTimeline,
     /// History is missing.
     Gap,
+    /// The room was entered without its members, and they are not known yet.
+    Incomplete,
     /// Another server has another state.
     OtherState,
     /// Another server could not be asked.
@@ -72,7 +74,7 @@ impl Problem {
     /// How bad it is.
     pub fn severity(self) -> Severity {
         match self {
-            Self::UnknownKey | Self::Gap | Self::SilentServer => Severity::Note,
+            Self::UnknownKey | Self::Gap | Self::Incomplete | Self::SilentServer => Severity::Note,
             Self::WronglyRejected | Self::OtherState => Severity::Warning,
             Self::UnreadableEvent
             | Self::WrongEventId
@@ -115,6 +117,7 @@ impl Problem {
             Self::WrongServer => "a wrong entry in the list of servers",
             Self::WrongTimeline => "a wrong entry in the timeline",
             Self::Gap => "history that is not here",
+            Self::Incomplete => "members that are not known yet",
             Self::OtherState => "another server sees the room otherwise",
             Self::SilentServer => "a server that could not be asked",
         }
@@ -153,6 +156,9 @@ impl Problem {
                 "A list that is derived from the room is wrong, the room itself is not touched by it. Please report it."
             }
             Self::Gap => "It is fetched from other servers when somebody pages back to it.",
+            Self::Incomplete => {
+                "They are being fetched from other servers. Run this again later; if it stays so, see what the log says of it."
+            }
             Self::OtherState => {
                 "A few differences right after an event was sent are normal: run this again. If they stay, the reasons say \
                  which server is mistaken. Where it is this one, please report it."

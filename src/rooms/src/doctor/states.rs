@@ -62,8 +62,9 @@ impl Doctor {
         let known = self.ground.events_by_id(&self.view, &prev)?;
         let settled = |event: &Arc<Event>| event.header.status != EventStatus::Outlier;
         let known: Vec<_> = known.into_iter().flatten().filter(settled).collect();
-        if known.len() < prev.len() {
-            // It came with a state of another server, or follows a gap.
+        if known.len() < prev.len() || self.is_partial() {
+            // It came with a state of another server, or follows a gap; or members were added to what its predecessors come
+            // to.
             self.report.underived += 1;
         } else {
             let mut states: Vec<Root> = Vec::with_capacity(known.len());

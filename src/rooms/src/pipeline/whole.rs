@@ -73,7 +73,7 @@ impl RoomGuard {
         Ok(())
     }
 
-    /// Forgets what was incomplete, since it does not matter any more or is not so any more.
+    /// Notes that nothing is incomplete any more: the rest is there, or the stay has ended.
     pub(super) async fn end_partial(&mut self, incomplete: &Incomplete) -> Result<(), Failure> {
         for name in &incomplete.servers {
             if let Ok(name) = <&ServerName>::try_from(name.as_str()) {
@@ -88,7 +88,8 @@ impl RoomGuard {
         for key in self.rooms.0.store.read(read).await? {
             self.batch.delete::<PartialEvents>(&key);
         }
-        self.batch.delete::<PartialJoins>(&room);
+        let row = PartialJoin::Complete(Pos::AT_COMMIT);
+        self.batch.put::<PartialJoins>(&room, &row);
         self.partial = false;
         Ok(())
     }
@@ -216,8 +217,6 @@ impl RoomGuard {
         self.state.set_all_kept(kept);
         self.move_members(old, current, from).await?;
         self.end_partial(incomplete).await?;
-        let row = PartialJoin::Complete(Pos::AT_COMMIT);
-        self.batch.put::<PartialJoins>(&room, &row);
         self.move_head();
         Ok(())
     }

@@ -35,7 +35,7 @@ pub use state::StateFormat;
 pub(crate) use timestamp::nearest;
 pub use timestamp::{EventAt, NearestKnown};
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use myelin_store::{StoreError, View};
 use myelin_types::UserNum;
@@ -49,6 +49,9 @@ use crate::Rooms;
 /// How many events are read together where there may be tens of thousands: what is read takes more memory than what is made of
 /// it.
 pub const EVENTS_AT_ONCE: usize = 256;
+
+/// How long a read waits for the members of a room that was entered without them.
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// On whose behalf something is read.
 #[derive(Clone, Debug)]
@@ -84,7 +87,7 @@ pub enum ReadError {
 impl Rooms {
     /// Waits until all members of a room are known.
     async fn know_all_members(&self, room_id: &RoomId) -> Result<(), ReadError> {
-        if self.wait_until_whole(room_id).await? {
+        if self.wait_until_whole(room_id, PATIENCE).await? {
             Ok(())
         } else {
             Err(ReadError::Incomplete)

@@ -26,7 +26,8 @@ use thiserror::Error;
 use super::{Fetch, FetchError, check, enter, gather::is_settled, judge::Unjudged, order};
 use crate::{AppendError, Completeness, Event, Failure, RoomHandle, Rooms, pipeline::RoomGuard};
 
-/// When more events of a state are unknown, the whole state is fetched.
+/// When more events of a state are unknown, or more than a tenth of it, the whole state is fetched: each event that is fetched
+/// alone takes a round trip.
 const MOST_SINGLE: usize = 50;
 /// Most events of a state and its auth chain.
 const MOST_EVENTS: usize = 1_000_000;
@@ -84,10 +85,17 @@ impl Rooms {
             }));
         }
         guard.abandon_partial(&incomplete).await?;
-        let queued = guard.commit();
-        queued.durable().await?;
-        self.0.partial.set(handle.num, Completeness::Whole);
+        self.close(&handle, guard).await?;
         Ok(None)
+    }
+
+    /// Commits the batch with which a room is not partial any more.
+    async fn close(&self, handle: &RoomHandle, guard: RoomGuard) -> Result<(), Failure> {
+        self.0.partial.closing(handle.num);
+        let committed = guard.commit().durable().await;
+        let now = committed.as_ref().ok().map(|pos| Completeness::Since(*pos));
+        self.0.partial.closed(handle.num, now);
+        committed.map(drop)
     }
 
     /// Completes the state of a room with the help of a server. It ends early when its caller goes away, and what it has
@@ -172,18 +180,7 @@ impl Rooms {
         for event in late {
             guard.append_late(&event).await?;
         }
-        self.0.partial.closing(handle.num);
-        match guard.commit().durable().await {
-            Ok(pos) => {
-                let since = Completeness::Since(pos);
-                self.0.partial.closed(handle.num, Some(since));
-                Ok(())
-            }
-            Err(failure) => {
-                self.0.partial.closed(handle.num, None);
-                Err(failure.into())
-            }
-        }
+        Ok(self.close(handle, guard).await?)
     }
 }
 
@@ -215,8 +212,9 @@ impl Completer<'_> {
         let chain = ids.auth_chain.iter().map(ToString::to_string);
         all.extend(chain.filter(|id| !listed.contains(id.as_str())));
         let has_prev = listed.contains(prev.as_str());
+        let count = all.len();
         let unknown = self.unknown(all).await?;
-        if unknown.len() > MOST_SINGLE {
+        if unknown.len() > MOST_SINGLE || unknown.len() * 10 > count {
             let answer = self.fetch.state(self.server, room, prev).await?;
             let events = answer.state.into_iter().chain(answer.auth_chain);
             self.store(events.collect(), unknown).await?;

@@ -196,16 +196,21 @@ impl Rooms {
         let told = part.as_ref();
         let told = told.map(|(server, servers)| (&**server, servers.as_slice()));
         let event = guard.restart(join, before, told).await?;
-        let earlier = self.0.partial.completeness_now(handle.num);
-        let now = match part {
-            Some(_) => Completeness::Partial,
-            None => Completeness::Whole,
-        };
-        self.0.partial.set(handle.num, now);
-        if let Err(failure) = guard.commit().durable().await {
-            self.0.partial.set(handle.num, earlier);
-            return Err(failure.into());
+        let partial = &self.0.partial;
+        let earlier = partial.completeness_now(handle.num);
+        if part.is_some() {
+            partial.set(handle.num, Completeness::Partial);
+        } else {
+            partial.closing(handle.num);
         }
+        let committed = guard.commit().durable().await;
+        let now = match &committed {
+            Ok(_) if part.is_some() => Completeness::Partial,
+            Ok(pos) if earlier == Completeness::Partial => Completeness::Since(*pos),
+            _ => earlier,
+        };
+        partial.closed(handle.num, Some(now));
+        committed?;
         Ok(event_id(&event)?)
     }
 

@@ -63,7 +63,7 @@ pub struct MembershipTemplate {
 /// Why there is no template.
 #[derive(Clone, Debug, Error)]
 pub enum MakeMembershipError {
-    /// The server does not know the room, or is not in it (404 `M_NOT_FOUND`).
+    /// The server does not know the room, or is not in it, or does not know all of its members yet (404 `M_NOT_FOUND`).
     #[error("the room is not known")]
     RoomNotFound,
     /// The server that asks does not support the room's version (400 `M_INCOMPATIBLE_ROOM_VERSION` with `room_version`).
@@ -95,7 +95,7 @@ pub struct AcceptMembership {
 /// Why a membership event was refused.
 #[derive(Clone, Debug, Error)]
 pub enum AcceptMembershipError {
-    /// The server does not know the room, or is not in it (404 `M_NOT_FOUND`).
+    /// The server does not know the room, or is not in it, or does not know all of its members yet (404 `M_NOT_FOUND`).
     #[error("the room is not known")]
     RoomNotFound,
     /// It is no such event of this room with this id, or its signatures do not verify (400 `M_INVALID_PARAM`).
@@ -118,7 +118,7 @@ impl Rooms {
         &self,
         request: MakeMembership,
     ) -> Result<MembershipTemplate, MakeMembershipError> {
-        let handle = self.resident_room(&request.room_id).await?;
+        let handle = self.whole_room(&request.room_id).await?;
         let handle = handle.ok_or(MakeMembershipError::RoomNotFound)?;
         let forbidden = |text: &str| Err(MakeMembershipError::Forbidden(text.to_owned()));
         if request.user.server_name() != request.origin {
@@ -159,7 +159,7 @@ impl Rooms {
         fetch: &dyn Fetch,
         request: AcceptMembership,
     ) -> Result<Vec<Pdu>, AcceptMembershipError> {
-        let handle = self.resident_room(&request.room_id).await?;
+        let handle = self.whole_room(&request.room_id).await?;
         let handle = handle.ok_or(AcceptMembershipError::RoomNotFound)?;
         if self.is_denied(&handle, &request.origin).await? {
             return Err(AcceptMembershipError::Forbidden(DENIED.to_owned()));

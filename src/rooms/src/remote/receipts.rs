@@ -158,6 +158,8 @@ impl Rooms {
             if let Some(room) = room
                 && receipt.user_id.server_name() == origin
             {
+                self.number_missing(&receipt.room_id, &receipt.user_id)
+                    .await?;
                 let key = (room, receipt.user_id.clone(), receipt.thread.key());
                 latest.insert(key, receipt);
             }
@@ -192,7 +194,7 @@ impl Rooms {
         let mut plan = Plan::default();
         let mut free: HashMap<RoomNum, usize> = HashMap::new();
         for ((room, user_id, thread), receipt) in receipts {
-            let Some(user) = self.joined_user(view, *room, user_id)? else {
+            let Some(user) = self.present_user(view, *room, user_id)? else {
                 continue;
             };
             // A server's clock may be ahead; what has been read has been read by now.

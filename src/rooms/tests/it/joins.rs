@@ -3,17 +3,21 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use myelin_data::{
     partial::{PartialEvents, PartialJoin, PartialJoins},
-    rooms::{EventStatus, Gaps, Membership},
+    rooms::{EventStatus, Gaps, Membership, Receipts},
+    topic::Changed,
 };
 use myelin_rooms::{
-    Completeness,
+    Completeness, JoinError, Rooms, Thread,
+    doctor::{Examination, Finding, Severity},
     remote::{
         DraftError, EnterError, Fetch, FetchError, Fetching, JoinAnswer, MakeJoin, MakeJoinError,
-        MissingEvents, Outcome, StateEvents, StateIds, Wanted, WantedKey,
+        MakeMembership, MakeMembershipError, MissingEvents, Outcome, RemoteReceipt, StateEvents,
+        StateIds, Step, Wanted, WantedKey,
     },
 };
 use myelin_rules::{
@@ -21,14 +25,14 @@ use myelin_rules::{
     auth::auth_types,
     sign::{VerifyKey, VerifyKeys},
 };
-use myelin_store::Scan;
-use myelin_types::Millis;
+use myelin_store::{Observer, Scan, Store, Topic};
+use myelin_types::{Millis, Pos, RoomNum};
 use parking_lot::Mutex;
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, owned_server_name};
 use serde_json::{Value, json, value::RawValue};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{ALICE, Server, enter, object, user};
+use crate::support::{ALICE, BOB, Server, enter, object, user};
 
 const DORA: &str = "@dora:there.org";
 
@@ -329,6 +333,19 @@ impl Server {
             .expect("it can be read")
     }
 
+    /// What the doctor finds that is no mere note.
+    async fn ailments(&self, far: &Arc<Far>) -> Vec<Finding> {
+        let report = self.rooms.examine(
+            &far.room,
+            Examination::default(),
+            Arc::clone(far) as Arc<dyn Fetch>,
+            Arc::new(|_| {}),
+        );
+        let mut findings = report.await.expect("the room can be examined").findings;
+        findings.retain(|finding| finding.severity != Severity::Note);
+        findings
+    }
+
     fn status(&self, room: &RoomId, pdu: &Pdu) -> EventStatus {
         let (view, num) = (self.view(), self.handle(room).num);
         let id = <&EventId>::try_from(pdu.event_id()).expect("an event id");
@@ -528,7 +545,7 @@ async fn a_room_is_usable_before_its_members_are_known() {
     let there = owned_server_name!("there.org");
     let waiting = tokio::spawn({
         let (rooms, room) = (server.rooms.clone(), room.clone());
-        async move { rooms.wait_until_whole(&room).await }
+        async move { rooms.wait_until_whole(&room, Duration::from_mins(1)).await }
     });
     server
         .rooms
@@ -548,6 +565,64 @@ async fn a_room_is_usable_before_its_members_are_known() {
     assert_eq!(*far.asked.lock(), ["state_ids", "state"]);
     server.say(room, ALICE, "Hello all").await;
     assert_eq!(server.timeline(room).len(), 3);
+}
+
+/// What a reader finds who is woken by a change of a room.
+struct Woken {
+    store: Store,
+    rooms: Rooms,
+    room: RoomNum,
+    found: Mutex<Vec<Completeness>>,
+}
+
+impl Observer for Woken {
+    fn answered(&self, _: Pos, topics: &[Topic]) {
+        let changes = topics.iter().copied().map(Changed::from_topic);
+        if changes
+            .flatten()
+            .any(|changed| changed == Changed::Timeline(self.room))
+        {
+            let found = self.rooms.completeness(&self.store.view(), self.room);
+            self.found.lock().push(found.expect("it can be read"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_woken_when_the_members_are_there_finds_them() {
+    let (server, far) = partial(4).await;
+    let room = server.handle(&far.room).num;
+    let woken = Arc::new(Woken {
+        store: server.store.clone(),
+        rooms: server.rooms.clone(),
+        room,
+        found: Mutex::default(),
+    });
+    server
+        .store
+        .observe(Arc::clone(&woken) as Arc<dyn Observer>);
+    server.say(&far.room, ALICE, "Hello").await;
+    let before = server.view();
+    let there = owned_server_name!("there.org");
+    server
+        .rooms
+        .complete(&*far, &far.room, &there)
+        .await
+        .expect("the answer is good");
+    // The observers are told after the writer is answered.
+    server.say(&far.room, ALICE, "Hello all").await;
+    let found = woken.found.lock().clone();
+    let [Completeness::Partial, Completeness::Since(pos), ..] = found[..] else {
+        panic!("woken too soon: {found:?}");
+    };
+    // Whoever reads from an older view is told what was true then.
+    let then = server.rooms.completeness(&before, room);
+    assert_eq!(then.expect("it can be read"), Completeness::Partial);
+    let newest = |server: &Server| {
+        let positions = server.rooms.positions(&server.view(), room);
+        positions.expect("they can be read").timeline
+    };
+    assert!(newest(&server) > pos);
 }
 
 #[tokio::test]
@@ -578,6 +653,7 @@ async fn what_came_meanwhile_is_judged_again() {
     assert_eq!(server.receive(&far, &lie).await, Outcome::Accepted);
     assert_eq!(server.receive(&far, &truth).await, Outcome::Accepted);
     assert_eq!(server.membership(&room, gone), "join");
+    assert_eq!(server.ailments(&far).await, []);
     let there = owned_server_name!("there.org");
     server
         .rooms
@@ -591,6 +667,7 @@ async fn what_came_meanwhile_is_judged_again() {
     let head = server.head(&room);
     assert_eq!(head.extremities.len(), 1);
     assert_eq!(head.extremities[0].1, truth.event_id());
+    assert_eq!(server.ailments(&far).await, []);
 }
 
 #[tokio::test]
@@ -627,8 +704,14 @@ async fn completing_goes_on_after_a_restart_and_with_another_server() {
         .await
         .expect("nothing is left to do");
     let server = server.restart().await;
-    assert!(matches!(server.completeness(&room), Completeness::Since(_)));
+    let Completeness::Since(pos) = server.completeness(&room) else {
+        panic!("it is complete");
+    };
     assert_eq!(server.head(&room).joined, 82);
+    // Whoever knows the room from before is told of it, though no event came with the members.
+    let num = server.handle(&room).num;
+    let positions = server.rooms.positions(&server.view(), num);
+    assert_eq!(positions.expect("they can be read").timeline, pos);
 }
 
 #[tokio::test]
@@ -642,11 +725,118 @@ async fn a_room_that_everybody_left_is_not_completed() {
         .expect("Alice leaves");
     let completing = server.rooms.completing(&room).await.expect("read");
     assert!(completing.is_none());
-    assert_eq!(server.completeness(&room), Completeness::Whole);
+    // Whoever was shown nothing of it is told everything if he enters it again.
+    assert!(matches!(server.completeness(&room), Completeness::Since(_)));
     let num = server.handle(&room).num;
     let row = server.view().get::<PartialJoins>(&num).expect("read");
-    assert_eq!(row, None::<PartialJoin>);
+    assert!(matches!(row, Some(PartialJoin::Complete(_))));
     let view = server.view();
     let membership = server.rooms.membership(&view, num, &user(ALICE));
     assert_eq!(membership.expect("read"), Some(Membership::Leave));
+}
+
+#[tokio::test]
+async fn a_room_that_is_entered_again_with_all_of_its_state_is_whole() {
+    let (server, far) = partial(3).await;
+    let room = far.room.clone();
+    let mut far = Arc::into_inner(far).expect("nobody else has it");
+    let join = join(&server, &far, ALICE);
+    let answer = far.answer(&join, false);
+    let far = Arc::new(far);
+    let fetch = Arc::clone(&far) as Arc<dyn Fetch>;
+    let entered = server.rooms.enter(fetch, answer).await;
+    entered.expect("the answer is good");
+    assert!(matches!(server.completeness(&room), Completeness::Since(_)));
+    assert_eq!(server.head(&room).joined, 5);
+    assert!(server.rooms.partial_rooms().await.expect("read").is_empty());
+    server.say(&room, ALICE, "Hello").await;
+    let (view, num) = (server.view(), server.handle(&room).num);
+    let mut noted = view.keys::<PartialEvents>(Scan::prefix(&num));
+    assert!(noted.next().is_none(), "nothing is to be judged again");
+    let servers = server.rooms.servers_in_room(&view, num).expect("read");
+    assert_eq!(servers, ["here.org", "there.org"]);
+}
+
+#[tokio::test]
+async fn a_join_that_another_server_lets_in_does_not_enter_the_room_anew() {
+    let (server, far) = partial(3).await;
+    let room = far.room.clone();
+    server.say(&room, ALICE, "Hello").await;
+    let mut far = Arc::into_inner(far).expect("nobody else has it");
+    let join = join(&server, &far, BOB);
+    far.note(&join);
+    let far = Arc::new(far);
+    // Who is banned is not known here.
+    let alone = server.rooms.join(enter(&room, BOB)).await;
+    assert!(matches!(alone, Err(JoinError::NotResident)), "{alone:?}");
+    let there = owned_server_name!("there.org");
+    server
+        .rooms
+        .take_vouched(
+            Arc::clone(&far) as _,
+            &there,
+            join.clone(),
+            Some(raw(&join)),
+        )
+        .await
+        .expect("the room lets anybody in");
+    assert_eq!(server.membership(&room, BOB), "join");
+    assert_eq!(server.membership(&room, ALICE), "join");
+    // The timeline goes on where it was.
+    assert_eq!(
+        server.types(&room),
+        ["m.room.member", "m.room.message", "m.room.member"]
+    );
+    assert_eq!(server.completeness(&room), Completeness::Partial);
+    server
+        .rooms
+        .complete(&*far, &room, &there)
+        .await
+        .expect("the answer is good");
+    assert_eq!(server.head(&room).joined, 6);
+    assert_eq!(server.membership(&room, BOB), "join");
+}
+
+#[tokio::test]
+async fn nobody_comes_in_through_a_server_that_does_not_know_the_members() {
+    let (server, far) = partial(3).await;
+    for step in [Step::Leave, Step::Knock] {
+        let request = MakeMembership {
+            room_id: far.room.clone(),
+            user: user("@x:away.org"),
+            step,
+            origin: owned_server_name!("away.org"),
+            versions: None,
+        };
+        let template = server.rooms.make_membership(request).await;
+        assert!(matches!(template, Err(MakeMembershipError::RoomNotFound)));
+    }
+}
+
+#[tokio::test]
+async fn members_who_are_missing_are_seen_typing_and_reading() {
+    let (server, far) = partial(3).await;
+    let room = &far.room;
+    let said = server.say(room, ALICE, "Hello").await;
+    let (member, stranger) = (user("@user1:there.org"), user("@x:nowhere.org"));
+    for (who, seen) in [(&member, true), (&stranger, false)] {
+        let typing = server
+            .rooms
+            .set_typing(room, who, Some(Duration::from_secs(9)));
+        assert_eq!(typing.await.is_ok(), seen, "{who}");
+        let receipt = RemoteReceipt {
+            room_id: room.clone(),
+            user_id: who.clone(),
+            thread: Thread::Unthreaded,
+            event_id: said.clone(),
+            at: None,
+        };
+        let read = server
+            .rooms
+            .receive_receipts(who.server_name(), vec![receipt]);
+        read.await.expect("the server works");
+    }
+    let (view, num) = (server.view(), server.handle(room).num);
+    let receipts = view.keys::<Receipts>(Scan::prefix(&num));
+    assert_eq!(receipts.count(), 1);
 }

@@ -2,6 +2,7 @@
 
 mod lazy;
 mod model;
+mod partial;
 mod sections;
 mod support;
 mod unread;

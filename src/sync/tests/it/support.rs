@@ -14,7 +14,8 @@ use myelin_store::Store;
 use myelin_sync::{Response, Sync, SyncRequest};
 use myelin_types::{Millis, MockClock, RoomNum, SeededRandom};
 use ruma::{
-    EventId, OwnedRoomId, OwnedUserId, RoomId, api::client::filter::FilterDefinition, server_name,
+    EventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId,
+    api::client::filter::FilterDefinition,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -53,15 +54,25 @@ pub(crate) fn object(value: Value) -> JsonObject {
     }
 }
 
-fn profile(name: &str) -> Profile {
+pub(crate) fn profile(name: &str) -> Profile {
     Profile {
         displayname: Some(name.to_owned()),
         avatar_url: None,
     }
 }
 
+/// The key of every server.
+pub(crate) fn signing_key() -> SigningKey {
+    SigningKey::from_seed("a_test", [7; 32])
+}
+
 impl Server {
     pub(crate) async fn new() -> Server {
+        Self::named("here.org").await
+    }
+
+    pub(crate) async fn named(name: &str) -> Server {
+        let server_name = OwnedServerName::try_from(name).expect("a server name");
         let dir = TempDir::new().expect("temporary directories can be made");
         let store = Store::open(
             dir.path(),
@@ -81,17 +92,14 @@ impl Server {
         let rooms = Rooms::open(
             store.clone(),
             interner.clone(),
-            Arc::new(Signer::new(
-                "here.org",
-                SigningKey::from_seed("a_test", [7; 32]),
-            )),
-            server_name!("here.org").to_owned(),
+            Arc::new(Signer::new(name, signing_key())),
+            server_name.clone(),
             Arc::clone(&clock) as _,
             Arc::clone(&random) as _,
             Options::default(),
         );
         let settings = Settings {
-            server_name: server_name!("here.org").to_owned(),
+            server_name,
             registration: Registration::Open,
             password_min_length: 8,
             access_token_lifetime: Duration::from_mins(5),

@@ -4,6 +4,7 @@ use myelin_data::{
     accounts::{
         Account, AccountData, AccountDataByPos, Accounts as AccountRows, Filters, Profiles,
     },
+    backups::forget_backups,
     topic::Changed,
 };
 use myelin_store::{Batch, Scan, StoreError, View};
@@ -259,7 +260,7 @@ impl Accounts {
         .map(drop)
     }
 
-    /// Ends an account for good: no session, password or profile is left, and nobody else gets the name. With `erase`
+    /// Ends an account for good: no session, password, profile or key backup is left, and nobody else gets the name. With `erase`
     /// also what the user kept with the server goes. Leaving his rooms is up to the caller. Done twice it changes
     /// nothing, except that `erase` may be added. Returns the devices that were deleted.
     pub async fn deactivate(
@@ -278,6 +279,8 @@ impl Accounts {
             batch.expect::<AccountRows>(&user, Some(&account));
             let ended = delete_devices_except(view, &mut batch, user, None)?;
             batch.delete::<Profiles>(&user);
+            // Nobody is left who could read them.
+            forget_backups(&mut batch, user);
             if erase {
                 batch.delete_prefix::<AccountData>(&user);
                 batch.delete_prefix::<AccountDataByPos>(&user);

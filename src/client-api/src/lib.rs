@@ -6,6 +6,7 @@
 
 mod account;
 mod account_data;
+mod backup;
 mod body;
 #[cfg(test)]
 mod budgets;
@@ -91,6 +92,7 @@ fn routes() -> Routes {
         session::routes,
         account::routes,
         device::routes,
+        backup::routes,
         profile::routes,
         account_data::routes,
         filter::routes,

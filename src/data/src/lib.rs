@@ -9,6 +9,7 @@
 //! belong to that user.
 
 pub mod accounts;
+pub mod backups;
 pub mod e2ee;
 pub mod federation;
 pub mod inbox;
@@ -56,6 +57,9 @@ pub fn tables() -> Vec<TableSpec> {
         TableSpec::of::<accounts::PresenceStatuses>(),
         TableSpec::of::<accounts::Transactions>(),
         TableSpec::of::<accounts::TransactionsByTime>(),
+        TableSpec::of::<backups::UserBackups>(),
+        TableSpec::of::<backups::BackupVersions>(),
+        TableSpec::of::<backups::BackupKeys>(),
         TableSpec::of::<e2ee::DeviceKeys>(),
         TableSpec::of::<e2ee::OneTimeKeys>(),
         TableSpec::of::<e2ee::OneTimeKeyPlaces>(),

@@ -6,6 +6,7 @@
 //! The server is trusted with order and with nothing else: a one-time key is handed out once, a message to a device is
 //! delivered once, and nobody is told of a list that has changed later than of what depends on it.
 
+mod backup;
 mod change;
 mod failure;
 mod remote;
@@ -22,6 +23,11 @@ use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
+pub use backup::{
+    Backup, BackupCounts, BackupKey, BackupReader, CreateBackupError, DeleteBackupError,
+    DeleteKeysError, KeysToDelete, MAX_BACKUP_KEYS, MAX_BACKUPS, PutKeysError, ReadKeysError,
+    SessionKey, SessionKeys, UpdateBackupError,
+};
 pub use failure::Failure;
 pub use remote::{
     DeviceUpdate, FetchedDevice, FetchedList, Kept, KeysUpdate, ListUpdate, OwnDevice, OwnList,

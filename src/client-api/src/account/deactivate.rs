@@ -97,6 +97,8 @@ pub async fn end_account(
 #[cfg(test)]
 mod tests {
     use http::Method;
+    use myelin_data::backups::{BackupKeys, BackupVersions, UserBackups};
+    use myelin_store::Scan;
     use serde_json::{Value, json};
 
     use crate::testing::{PASSWORD, Server, encode, in_room, proof};
@@ -156,5 +158,27 @@ mod tests {
             .get(&in_room(&room, "/joined_members"), &alice)
             .await
             .ok();
+    }
+    #[tokio::test]
+    async fn nobody_keeps_the_keys_of_an_account_that_has_ended() {
+        let (server, alice, bob) = Server::with_two_users().await;
+        let backup = json!({ "algorithm": "a", "auth_data": {} });
+        let key = json!({
+            "first_message_index": 0,
+            "forwarded_count": 0,
+            "is_verified": false,
+            "session_data": {},
+        });
+        for user in [&alice, &bob] {
+            server.post("/room_keys/version", user, &backup).await.ok();
+            let path = "/room_keys/keys/!a:hs1/session?version=1";
+            server.put(path, user, &key).await.ok();
+        }
+        let body = json!({ "auth": proof(&alice, PASSWORD) });
+        server.post(PATH, &alice, &body).await.ok();
+        let view = server.store.view();
+        assert_eq!(view.keys::<UserBackups>(Scan::all()).count(), 1);
+        assert_eq!(view.keys::<BackupVersions>(Scan::all()).count(), 1);
+        assert_eq!(view.keys::<BackupKeys>(Scan::all()).count(), 1);
     }
 }

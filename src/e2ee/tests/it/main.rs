@@ -1,0 +1,4 @@
+//! End-to-end encryption against a real store.
+
+mod backups;
+mod support;

@@ -26,6 +26,13 @@ const INVITE_PERMISSION: &str = "m.invite_permission_config";
 /// The tags of a room.
 pub const TAGS: &str = "m.tag";
 
+/// How a device notifies, by the device's id: nobody reads it once the device has gone. MSC3890, with the name that it has
+/// until it is accepted and the one after that.
+const NOTIFICATION_SETTINGS: [&str; 2] = [
+    "m.local_notification_settings",
+    "org.matrix.msc3890.local_notification_settings",
+];
+
 /// The longest type, in bytes: as for events.
 const MAX_TYPE: usize = 255;
 
@@ -245,6 +252,25 @@ impl Accounts {
         .await
         .map(drop)
     }
+}
+
+/// Deletes the account data that is about a device, which goes in the same batch.
+pub(crate) fn delete_notification_settings(
+    view: &View,
+    batch: &mut Batch,
+    user: UserNum,
+    device_id: &str,
+) -> Result<(), StoreError> {
+    let keys =
+        NOTIFICATION_SETTINGS.map(|kind| (user, RoomNum::NONE, format!("{kind}.{device_id}")));
+    for (key, row) in keys.iter().zip(view.multi_get::<AccountData>(&keys)?) {
+        batch.expect::<AccountData>(key, row.as_ref());
+        if let Some(row) = row {
+            batch.delete::<AccountData>(key);
+            batch.delete::<AccountDataByPos>(&(user, row.pos, RoomNum::NONE, key.2.clone()));
+        }
+    }
+    Ok(())
 }
 
 /// The account data that `scan` describes, but for push rules.

@@ -16,6 +16,7 @@ use ruma::{OwnedDeviceId, OwnedUserId};
 
 use crate::{
     Accounts, Secret,
+    account_data::delete_notification_settings,
     names::{MAX_DEVICE_ID, MAX_DEVICE_NAME, generated_device_id},
 };
 
@@ -170,7 +171,8 @@ pub(crate) fn revoke_tokens(
     Ok(())
 }
 
-/// Deletes a device with its tokens and the answers to its transactions. The batch must expect the account.
+/// Deletes a device with its tokens, the answers to its transactions and the account data that is about it. The batch must
+/// expect the account.
 pub(crate) fn delete_device(
     view: &View,
     batch: &mut Batch,
@@ -181,6 +183,7 @@ pub(crate) fn delete_device(
     revoke_tokens(view, batch, user, device_id)?;
     batch.delete::<Devices>(&device);
     batch.delete_prefix::<Transactions>(&device);
+    delete_notification_settings(view, batch, user, device_id)?;
     Ok(())
 }
 

@@ -19,7 +19,9 @@ fn refuse(error: DeviceError) -> Refusal {
     }
 }
 
-/// Gives one of the caller's devices another name.
+/// Gives one of the caller's devices another name. A device that is not there is not made: the specification allows that to
+/// application services alone, and none is known here. Once one can call, this is where it makes its devices (answered with
+/// 201, and counted as a login).
 pub(crate) async fn rename(
     State(accounts): State<Accounts>,
     request: Request<Operation>,

@@ -56,4 +56,35 @@ mod tests {
         assert_eq!(left.as_array().map(Vec::len), Some(1));
         assert_eq!(left[0]["device_id"], first.device);
     }
+    #[tokio::test]
+    async fn what_is_kept_about_a_device_goes_with_it() {
+        let server = Server::new().await;
+        let first = server.register("alice").await;
+        let second = server.login("alice").await;
+        let kinds = [
+            "m.local_notification_settings",
+            "org.matrix.msc3890.local_notification_settings",
+        ];
+        let path =
+            |kind: &str, device: &str| format!("/user/@alice:hs1/account_data/{kind}.{device}");
+        for kind in kinds {
+            for user in [&first, &second] {
+                let content = json!({ "is_silenced": true });
+                let path = path(kind, &user.device);
+                server.put(&path, &first, &content).await.ok();
+            }
+        }
+        server.post("/logout", &second, &json!({})).await.ok();
+        for kind in kinds {
+            server
+                .get(&path(kind, &second.device), &first)
+                .await
+                .refused(404, "M_NOT_FOUND");
+            server.get(&path(kind, &first.device), &first).await.ok();
+        }
+        // Syncs find neither the one nor a trace of the other.
+        let sync = server.sync(&first, "").await;
+        let text = sync["account_data"].to_string();
+        assert!(text.contains(&first.device) && !text.contains(&second.device));
+    }
 }

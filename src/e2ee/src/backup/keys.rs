@@ -203,7 +203,9 @@ impl E2ee {
                         }
                     }
                     if few.len() <= FEW {
-                        few.iter().for_each(|key| batch.delete::<BackupKeys>(key));
+                        for key in &few {
+                            batch.delete::<BackupKeys>(key);
+                        }
                     } else {
                         batch.delete_prefix::<BackupKeys>(&prefix);
                     }

@@ -1,6 +1,11 @@
 //! Devices: looking at them, naming them, and ending their sessions. Spec: client-server API, "Device management".
 
-use myelin_data::accounts::{Accounts as AccountRows, Device, Devices};
+use std::collections::BTreeSet;
+
+use myelin_data::{
+    accounts::{Accounts as AccountRows, Device, Devices},
+    e2ee::{DeviceListChange, KeyedDevices, record_change},
+};
 use myelin_store::{Batch, Scan, StoreError, View};
 use myelin_types::{Millis, UserNum};
 use ruma::{DeviceId, OwnedDeviceId};
@@ -9,7 +14,7 @@ use crate::{
     Accounts, Failure,
     change::Step,
     names::MAX_DEVICE_NAME,
-    sessions::{delete_device, delete_devices_except},
+    sessions::{delete_devices, delete_devices_except},
 };
 
 /// A device, as its owner sees it.
@@ -96,6 +101,14 @@ impl Accounts {
                 ..device
             };
             batch.put::<Devices>(&key, &renamed);
+            // The name is told with the device's keys. Those may come just now: then the batch that brings them expects the
+            // device as it was, or this one expects that there are none.
+            let keyed = view.get::<KeyedDevices>(&user)?;
+            batch.expect::<KeyedDevices>(&user, keyed.as_ref());
+            if keyed.is_some_and(|keyed| keyed.0.contains(&key.1)) {
+                let change = DeviceListChange::Device(key.1.clone());
+                record_change(view, &mut batch, user, [change])?;
+            }
             Ok(Step::write(batch, ()))
         })
         .await
@@ -117,17 +130,18 @@ impl Accounts {
             let Some(account) = view.get::<AccountRows>(&user)? else {
                 return Ok(Step::nothing(()));
             };
-            let mut batch = Batch::new();
-            let mut found = false;
+            let mut found = BTreeSet::new();
             for device_id in &device_ids {
                 if view.contains::<Devices>(&(user, device_id.to_string()))? {
-                    delete_device(view, &mut batch, user, device_id.as_str())?;
-                    found = true;
+                    found.insert(device_id.to_string());
                 }
             }
-            if !found {
+            if found.is_empty() {
                 return Ok(Step::nothing(()));
             }
+            let mut batch = Batch::new();
+            let found: Vec<String> = found.into_iter().collect();
+            delete_devices(view, &mut batch, user, &found)?;
             batch.expect::<AccountRows>(&user, Some(&account));
             Ok::<_, LogoutError>(Step::write(batch, ()))
         })

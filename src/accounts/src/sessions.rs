@@ -8,6 +8,7 @@ use myelin_data::{
         AccessToken, AccessTokens, Account, Accounts as AccountRows, Device, DeviceTokens, Devices,
         RefreshToken, RefreshTokens, TokenKind, Transactions,
     },
+    e2ee::{forget_devices, forget_user},
     topic::Changed,
 };
 use myelin_store::{Batch, Scan, StoreError, View};
@@ -171,19 +172,32 @@ pub(crate) fn revoke_tokens(
     Ok(())
 }
 
-/// Deletes a device with its tokens, the answers to its transactions and the account data that is about it. The batch must
-/// expect the account.
-pub(crate) fn delete_device(
+/// Deletes devices with their tokens, the answers to their transactions, the account data that is about them, their keys and
+/// the messages to them. The batch must expect the account.
+pub(crate) fn delete_devices(
     view: &View,
     batch: &mut Batch,
     user: UserNum,
-    device_id: &str,
+    device_ids: &[String],
 ) -> Result<(), StoreError> {
-    let device = (user, device_id.to_owned());
-    revoke_tokens(view, batch, user, device_id)?;
-    batch.delete::<Devices>(&device);
-    batch.delete_prefix::<Transactions>(&device);
-    delete_notification_settings(view, batch, user, device_id)?;
+    delete_sessions(view, batch, user, device_ids)?;
+    forget_devices(view, batch, user, device_ids)
+}
+
+/// Deletes devices as far as they are sessions: what they have to do with encryption is left.
+fn delete_sessions(
+    view: &View,
+    batch: &mut Batch,
+    user: UserNum,
+    device_ids: &[String],
+) -> Result<(), StoreError> {
+    for device_id in device_ids {
+        let device = (user, device_id.clone());
+        revoke_tokens(view, batch, user, device_id)?;
+        batch.delete::<Devices>(&device);
+        batch.delete_prefix::<Transactions>(&device);
+        delete_notification_settings(view, batch, user, device_id)?;
+    }
     Ok(())
 }
 
@@ -194,15 +208,28 @@ pub(crate) fn delete_devices_except(
     user: UserNum,
     kept: Option<&str>,
 ) -> Result<Vec<OwnedDeviceId>, StoreError> {
-    let mut deleted = Vec::new();
-    for key in view.keys::<Devices>(Scan::prefix(&user)) {
-        let (_, device_id) = key?;
-        if Some(device_id.as_str()) != kept {
-            delete_device(view, batch, user, &device_id)?;
-            deleted.push(OwnedDeviceId::from(device_id));
-        }
-    }
-    Ok(deleted)
+    let mut all = device_ids(view, user)?;
+    all.retain(|device_id| Some(device_id.as_str()) != kept);
+    delete_devices(view, batch, user, &all)?;
+    Ok(all.into_iter().map(OwnedDeviceId::from).collect())
+}
+
+/// Deletes all devices of a user and his cross-signing keys. The batch must expect the account. Returns the devices' ids.
+pub(crate) fn delete_identity(
+    view: &View,
+    batch: &mut Batch,
+    user: UserNum,
+) -> Result<Vec<OwnedDeviceId>, StoreError> {
+    let all = device_ids(view, user)?;
+    delete_sessions(view, batch, user, &all)?;
+    forget_user(view, batch, user, &all)?;
+    Ok(all.into_iter().map(OwnedDeviceId::from).collect())
+}
+
+fn device_ids(view: &View, user: UserNum) -> Result<Vec<String>, StoreError> {
+    view.keys::<Devices>(Scan::prefix(&user))
+        .map(|key| key.map(|(_, device_id)| device_id))
+        .collect()
 }
 
 /// Names those who must hear that sessions of `user` have ended or that their rights have changed.

@@ -15,7 +15,7 @@ use crate::{
     Accounts, Failure, PasswordRefused, Secret,
     change::Step,
     names::{NameError, new_user_id},
-    sessions::{delete_devices_except, sessions_ended},
+    sessions::{delete_devices_except, delete_identity, sessions_ended},
 };
 
 /// A local user, for lists.
@@ -277,7 +277,7 @@ impl Accounts {
             }
             let mut batch = Batch::new();
             batch.expect::<AccountRows>(&user, Some(&account));
-            let ended = delete_devices_except(view, &mut batch, user, None)?;
+            let ended = delete_identity(view, &mut batch, user)?;
             batch.delete::<Profiles>(&user);
             // Nobody is left who could read them.
             forget_backups(&mut batch, user);

@@ -8,7 +8,7 @@ use myelin_store::{Batch, CodecError, Parser, StoreError, Value, View, Writer};
 use myelin_types::{Millis, Pos, UserNum};
 use serde::{Deserialize, Serialize};
 
-use crate::{Present, RawJson, postcard_value, table, topic::Changed};
+use crate::{Present, RawJson, accounts::DatedJson, postcard_value, table, topic::Changed};
 
 table! {
     /// The identity keys of local users' devices, as they are served: the uploaded object with the signatures that its
@@ -16,6 +16,13 @@ table! {
     ///
     /// Floor: one row a device at most; it goes with the device.
     DeviceKeys = "device_keys", Scan, (UserNum, String) => RawJson
+}
+
+table! {
+    /// Which devices of a local user have identity keys, so that those of many users are found with one look-up each.
+    ///
+    /// Floor: the row goes with the last of them.
+    KeyedDevices = "keyed_devices", Point, UserNum => DeviceIds
 }
 
 table! {
@@ -56,10 +63,12 @@ table! {
 
 table! {
     /// What a user signed of other users' keys, by signer, signed user and key (the device id, or the public key in
-    /// base64 for a cross-signing key). Only the signer is shown these.
+    /// base64 for a cross-signing key): an object of signatures by the id of the signing key. Only the signer is shown
+    /// these.
     ///
-    /// Floor: one row for each user that a local user verified; they go when the signer's keys are replaced.
-    KeySignatures = "key_signatures", Scan, (UserNum, UserNum, String) => RawJson
+    /// Floor: one row for each user that a local user verified; they go when the signer's keys are replaced, and with his
+    /// account.
+    KeySignatures = "key_signatures", Scan, (UserNum, UserNum, String) => DatedJson
 }
 
 table! {
@@ -212,15 +221,28 @@ impl Value for FallbackKey {
     }
 }
 
-/// How many keys a device has on the server.
+/// The ids of some devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceIds(pub Vec<String>);
+postcard_value!(DeviceIds, 1);
+
+/// How many keys a device has on the server, and which it had.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyCount {
     /// One-time keys by algorithm, those with none left out.
     pub one_time: Vec<(String, u64)>,
     /// The algorithms whose fallback key was not used yet.
     pub unused_fallback: Vec<String>,
+    /// The one-time keys that were handed out last, as hashes, the oldest first, [`KeyCount::MOST_HANDED_OUT`] at most. A
+    /// client that missed the answer to an upload makes it again, and what was claimed meanwhile must not be given twice.
+    pub handed_out: Vec<u64>,
 }
 postcard_value!(KeyCount, 1);
+
+impl KeyCount {
+    /// How many keys that were handed out are remembered: more than clients upload at once.
+    pub const MOST_HANDED_OUT: usize = 128;
+}
 
 /// What a cross-signing key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -487,18 +509,77 @@ pub fn record_change(
     batch.put::<DeviceLists>(&user, &list);
     batch.put::<DeviceListsByPos>(&(Pos::AT_COMMIT, user), &Present);
     batch.touch(Changed::Devices(user).into());
-    batch.touch(Changed::User(user).into());
     Ok(())
 }
 
-/// Deletes in `batch` the keys of a device and the messages to it. Whether others must hear of it is for the caller, by
-/// [`record_change`].
-pub fn forget_device(batch: &mut Batch, user: UserNum, device_id: &str) {
-    let device = (user, device_id.to_owned());
-    batch.delete::<DeviceKeys>(&device);
-    batch.delete_prefix::<OneTimeKeys>(&device);
-    batch.delete_prefix::<OneTimeKeyPlaces>(&device);
-    batch.delete_prefix::<FallbackKeys>(&device);
-    batch.delete::<KeyCounts>(&device);
-    batch.delete_prefix::<ToDeviceInbox>(&device);
+/// Deletes in `batch` what belongs to devices of a local user: their keys and the messages to them. If one of them had
+/// identity keys, others hear of it. Not together with another [`record_change`] of the same user in a batch.
+pub fn forget_devices(
+    view: &View,
+    batch: &mut Batch,
+    user: UserNum,
+    device_ids: &[String],
+) -> Result<(), StoreError> {
+    forget(view, batch, user, device_ids, false)
+}
+
+/// The same for all devices of a local user, and for his cross-signing keys and what he signed with them.
+pub fn forget_user(
+    view: &View,
+    batch: &mut Batch,
+    user: UserNum,
+    device_ids: &[String],
+) -> Result<(), StoreError> {
+    batch.delete_prefix::<KeySignatures>(&user);
+    batch.delete_prefix::<CrossSigningKeys>(&user);
+    let usages = [CrossSigningUsage::Master, CrossSigningUsage::SelfSigning];
+    let keys = usages.map(|usage| (user, usage));
+    let rows = view.multi_get::<CrossSigningKeys>(&keys)?;
+    for (key, row) in keys.iter().zip(&rows) {
+        batch.expect::<CrossSigningKeys>(key, row.as_ref());
+    }
+    let had_identity = rows.iter().any(Option::is_some);
+    forget(view, batch, user, device_ids, had_identity)
+}
+
+fn forget(
+    view: &View,
+    batch: &mut Batch,
+    user: UserNum,
+    device_ids: &[String],
+    identity: bool,
+) -> Result<(), StoreError> {
+    for device_id in device_ids {
+        let device = (user, device_id.clone());
+        batch.delete::<DeviceKeys>(&device);
+        batch.delete_prefix::<OneTimeKeys>(&device);
+        batch.delete_prefix::<OneTimeKeyPlaces>(&device);
+        batch.delete_prefix::<FallbackKeys>(&device);
+        batch.delete::<KeyCounts>(&device);
+        batch.delete_prefix::<ToDeviceInbox>(&device);
+    }
+    batch.touch(Changed::KeyCounts(user).into());
+    let before = view.get::<KeyedDevices>(&user)?;
+    // A device that gets its keys meanwhile must not be gone without anybody hearing of it.
+    batch.expect::<KeyedDevices>(&user, before.as_ref());
+    let before = before.unwrap_or_default().0;
+    let (gone, kept): (Vec<String>, Vec<String>) =
+        before.into_iter().partition(|id| device_ids.contains(id));
+    if !gone.is_empty() {
+        if kept.is_empty() {
+            batch.delete::<KeyedDevices>(&user);
+        } else {
+            batch.put::<KeyedDevices>(&user, &DeviceIds(kept));
+        }
+    }
+    let identity = identity.then_some(DeviceListChange::CrossSigning);
+    let changes: Vec<DeviceListChange> = gone
+        .into_iter()
+        .map(DeviceListChange::Device)
+        .chain(identity)
+        .collect();
+    if changes.is_empty() {
+        return Ok(());
+    }
+    record_change(view, batch, user, changes)
 }

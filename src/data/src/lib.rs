@@ -61,6 +61,7 @@ pub fn tables() -> Vec<TableSpec> {
         TableSpec::of::<backups::BackupVersions>(),
         TableSpec::of::<backups::BackupKeys>(),
         TableSpec::of::<e2ee::DeviceKeys>(),
+        TableSpec::of::<e2ee::KeyedDevices>(),
         TableSpec::of::<e2ee::OneTimeKeys>(),
         TableSpec::of::<e2ee::OneTimeKeyPlaces>(),
         TableSpec::of::<e2ee::FallbackKeys>(),

@@ -21,6 +21,10 @@ pub enum Changed {
     Devices(UserNum),
     /// There are new messages to devices of the user.
     ToDevice(UserNum),
+    /// How many one-time and fallback keys devices of the user have. Nobody is woken by it.
+    KeyCounts(UserNum),
+    /// The user signed others' keys, as only he is shown.
+    KeySignatures(UserNum),
     /// Some of the user's sessions have ended, or what they may do has changed.
     Sessions(UserNum),
 }
@@ -33,6 +37,8 @@ const PRIVATE_RECEIPTS: u64 = 5;
 const OWN_RECEIPTS: u64 = 6;
 const DEVICES: u64 = 7;
 const TO_DEVICE: u64 = 8;
+const KEY_COUNTS: u64 = 9;
+const KEY_SIGNATURES: u64 = 10;
 
 impl From<Changed> for Topic {
     fn from(changed: Changed) -> Topic {
@@ -45,6 +51,8 @@ impl From<Changed> for Topic {
             Changed::Sessions(user) => (SESSIONS, user.0),
             Changed::Devices(user) => (DEVICES, user.0),
             Changed::ToDevice(user) => (TO_DEVICE, user.0),
+            Changed::KeyCounts(user) => (KEY_COUNTS, user.0),
+            Changed::KeySignatures(user) => (KEY_SIGNATURES, user.0),
         };
         Topic(tag << 32 | u64::from(number))
     }
@@ -63,6 +71,8 @@ impl Changed {
             SESSIONS => Some(Changed::Sessions(UserNum(number))),
             DEVICES => Some(Changed::Devices(UserNum(number))),
             TO_DEVICE => Some(Changed::ToDevice(UserNum(number))),
+            KEY_COUNTS => Some(Changed::KeyCounts(UserNum(number))),
+            KEY_SIGNATURES => Some(Changed::KeySignatures(UserNum(number))),
             _ => None,
         }
     }
@@ -83,6 +93,8 @@ mod tests {
             Changed::Sessions(UserNum(8)),
             Changed::Devices(UserNum(9)),
             Changed::ToDevice(UserNum(10)),
+            Changed::KeyCounts(UserNum(11)),
+            Changed::KeySignatures(UserNum(12)),
         ] {
             assert_eq!(Changed::from_topic(Topic::from(changed)), Some(changed));
         }

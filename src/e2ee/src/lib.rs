@@ -8,11 +8,18 @@
 
 mod backup;
 mod change;
+mod claim;
+mod cross_signing;
 mod failure;
+mod locks;
+mod query;
 mod remote;
+mod signatures;
+mod signed;
 #[cfg(test)]
 mod testing;
 mod to_device;
+mod upload;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -20,6 +27,7 @@ use myelin_rooms::Rooms;
 use myelin_store::Store;
 use myelin_types::{Clock, Random, UserNum};
 use parking_lot::Mutex;
+use ruma::{OwnedDeviceId, OwnedUserId};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
@@ -28,15 +36,20 @@ pub use backup::{
     DeleteKeysError, KeysToDelete, MAX_BACKUP_KEYS, MAX_BACKUPS, PutKeysError, ReadKeysError,
     SessionKey, SessionKeys, UpdateBackupError,
 };
+pub use claim::{ClaimedKey, KeyToClaim};
+pub use cross_signing::{SigningKeys, SigningKeysError};
 pub use failure::Failure;
+pub use query::{UserKeys, WantedKeys};
 pub use remote::{
     DeviceUpdate, FetchedDevice, FetchedList, Kept, KeysUpdate, ListUpdate, OwnDevice, OwnList,
     StaleList, TrackedUser, sound_cross_signing_key, sound_device_keys,
 };
+pub use signatures::{MAX_SIGNED, SignatureFailure, SignaturesError, SignedKey};
 pub use to_device::{
     Inbox, MAX_CONTENT, MOST_TOLD, Messages, OutboxMessage, OutboxPlace, Recipient, RemoteMessage,
     SendToDevice, SendToDeviceError,
 };
+pub use upload::{KeyUpload, UploadError};
 
 /// How long the end waits for what was begun.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -54,6 +67,25 @@ struct Inner {
     /// The last inbox that the janitor has looked at in its present round.
     inboxes_tidied: Mutex<Option<(UserNum, String)>>,
     tasks: TaskTracker,
+    locks: locks::DeviceLocks,
+}
+
+/// Whose keys a request is about: the session that makes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub user_id: OwnedUserId,
+    /// The same as a number.
+    pub user: UserNum,
+    /// The device of the session.
+    pub device_id: OwnedDeviceId,
+}
+
+impl Owner {
+    /// The key of the device's rows.
+    fn device(&self) -> (UserNum, String) {
+        (self.user, self.device_id.to_string())
+    }
 }
 
 impl fmt::Debug for E2ee {
@@ -73,6 +105,7 @@ impl E2ee {
             outbox: to_device::Outbox::default(),
             inboxes_tidied: Mutex::default(),
             tasks: TaskTracker::new(),
+            locks: locks::DeviceLocks::new(),
         }))
     }
 

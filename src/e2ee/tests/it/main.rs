@@ -1,4 +1,6 @@
 //! End-to-end encryption against a real store.
 
 mod backups;
+mod cross_signing;
+mod keys;
 mod support;

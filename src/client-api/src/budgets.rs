@@ -41,9 +41,9 @@ event                                                 0     0        0      0   
 event, cold                                           0     0        0      0    10      0     0
 messages, 50, cold                                    0     0        0      0    53      2    51
 members, 101, cold                                    0     0        0      0   114      0     0
-sync, 51 new in one of 2 rooms, cold                  0     0        0      0    22     12    22
-sync, nothing new in 200 rooms, cold                  0     0        0      0     0    403   400
-first sync, 20 rooms, cold                            0     0        0      0   493    123   200
+sync, 51 new in one of 2 rooms, cold                  0     0        0      0    26     14    22
+sync, nothing new in 200 rooms, cold                  0     0        0      0     1    405   400
+first sync, 20 rooms, cold                            0     0        0      0   494    123   200
 send, room of 100, cold                               2     9        0   2176    17      0     0
 ";
 

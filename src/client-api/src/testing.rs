@@ -19,11 +19,12 @@ use myelin_e2ee::E2ee;
 use myelin_federation::{Federation, Parts};
 use myelin_rooms::{PresenceOptions, Rooms};
 use myelin_rules::{RoomVersion, Signer, SigningKey};
-use myelin_store::Store;
+use myelin_store::{Store, StoreError};
 use myelin_sync::Sync;
 use myelin_types::{Clock, Millis, MockClock, Random, SeededRandom};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
 
 use crate::{About, AppState, Limiter, Route, router};
@@ -44,6 +45,7 @@ pub(crate) struct Server {
     pub(crate) rooms: Rooms,
     config: Config,
     dir: TempDir,
+    calling: JoinHandle<Result<(), StoreError>>,
 }
 
 /// Somebody who is logged in.
@@ -119,8 +121,10 @@ impl Server {
             rooms,
             config,
             dir,
+            calling,
             ..
         } = self;
+        calling.abort();
         store.close();
         drop((router, store, rooms));
         // Another seed, or it would hand out the same ids once more.
@@ -216,6 +220,8 @@ impl Server {
             max_body: config.limits.max_request_body.as_usize(),
             trusted_proxies: Arc::new(config.listen.trusted_proxies.clone()),
         };
+        let sync = state.sync.clone();
+        let calling = tokio::spawn(async move { sync.call_for_device_lists().await });
         let (router, table) = router(state);
         Server {
             router,
@@ -225,6 +231,7 @@ impl Server {
             rooms,
             config,
             dir,
+            calling,
         }
     }
 

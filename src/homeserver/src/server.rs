@@ -4,6 +4,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{Router, middleware};
@@ -24,6 +25,9 @@ use crate::{
     operator::Operator,
     pages,
 };
+
+/// How soon it is tried again to call for device lists, when the store could not be read.
+const CALL_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +129,16 @@ impl Server {
             .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
             .layer(middleware::from_fn(observe::request));
 
+        let (sync, soft) = (state.sync.clone(), tasks.soft().clone());
+        tasks.spawn_essential("calls for device lists", async move {
+            let calls = async {
+                while let Err(error) = sync.call_for_device_lists().await {
+                    tracing::warn!(%error, "whom a device list concerns could not be read");
+                    tokio::time::sleep(CALL_AGAIN).await;
+                }
+            };
+            soft.run_until_cancelled(calls).await;
+        });
         let stopping = state.sync.clone();
         let soft = tasks.soft().clone();
         tasks.spawn("end of long polls", async move {

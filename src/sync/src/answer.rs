@@ -21,6 +21,8 @@ use ruma::{
 use crate::{
     Events, Inner, Response, RoomsSection, SyncRequest,
     account_data::{Changes, News},
+    device_lists,
+    ends::Ends,
     ignored::Ignored,
     inboxes, joined,
     lazy::Known,
@@ -92,6 +94,8 @@ pub(crate) struct Context<'a> {
     pub(crate) known: &'a Known,
     /// The rooms in which somebody began or stopped typing since the client's token.
     pub(crate) typing: &'a HashSet<RoomNum>,
+    /// Where timelines ended at the client's token.
+    pub(crate) ends: Ends,
 }
 
 /// What a part of an answer asks to be remembered.
@@ -155,6 +159,7 @@ impl<'a> Context<'a> {
             },
             known: &basis.known,
             typing: &basis.typing,
+            ends: Ends::default(),
         }
     }
 
@@ -232,6 +237,7 @@ pub(crate) fn answer(
     let relations = sync.relations.get(view, viewer.user)?;
     let moved = moved(sync, view, request, &basis, &relations);
     let context = Context::of(sync, view, request, &basis);
+    let keys = sync.key_counts.of(view, viewer)?;
     let mut response = Response {
         account_data: context
             .account_data
@@ -241,9 +247,15 @@ pub(crate) fn answer(
                 .as_mut()
                 .map_or_else(Vec::new, |read| std::mem::take(&mut read.inbox.events)),
         },
-        device_one_time_keys_count: [("signed_curve25519".to_owned(), 0)].into(),
+        device_one_time_keys_count: keys.one_time.clone(),
+        device_unused_fallback_key_types: keys.unused_fallback.clone(),
         ..Response::default()
     };
+    if let Some(since) = since {
+        let ends = &context.ends;
+        response.device_lists =
+            device_lists::since((sync, view), viewer, since.pos, &relations, ends)?;
+    }
     // Those that he waits outside of are few, and what they show is read together.
     if moved.is_none() {
         pending::add_rooms(&context, filter, &relations.rooms, &mut response)?;

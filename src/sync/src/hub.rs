@@ -12,7 +12,10 @@ use myelin_data::{
 use myelin_store::{Observer, Topic};
 use myelin_types::{Pos, RoomNum, UserNum};
 use parking_lot::Mutex;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::relations::Relations;
 
@@ -22,12 +25,19 @@ const TIME: usize = 16;
 /// What following a room takes: in the seat, and in the list of the room, which may be half empty.
 const FOLLOWED: usize = size_of::<(RoomNum, UserRoom)>() + 16;
 
+/// How many users' device lists may have changed without anybody having been called for it. If there are more, everybody is.
+const MOST_ANNOUNCED: usize = 10_000;
+
 /// The seats of the users who wait, or lately did.
 pub(crate) struct Hub {
     seats: Mutex<Seats>,
     /// What the seats of users who do not wait just now may take in memory. They are kept, so that the next poll need not
     /// list its rooms again; when they take more, those who left first lose theirs.
     idle_bytes: usize,
+    /// Users whose device lists have changed, until those who share a room with them are called. One more than
+    /// [`MOST_ANNOUNCED`] stands for any number.
+    announced: Mutex<BTreeSet<UserNum>>,
+    announcing: Notify,
 }
 
 #[derive(Default)]
@@ -62,6 +72,8 @@ impl Hub {
         Self {
             seats: Mutex::default(),
             idle_bytes,
+            announced: Mutex::default(),
+            announcing: Notify::new(),
         }
     }
 
@@ -117,6 +129,37 @@ impl Hub {
             seats.leave(*room, user);
         }
         changed
+    }
+
+    fn wake_user(&self, user: UserNum) {
+        if let Some(seat) = self.seats.lock().users.get(&user) {
+            seat.call();
+        }
+    }
+
+    /// Notes that the device list of a user has changed, for [`announced`](Hub::announced).
+    fn announce(&self, user: UserNum) {
+        let mut announced = self.announced.lock();
+        if announced.len() <= MOST_ANNOUNCED {
+            announced.insert(user);
+        }
+        drop(announced);
+        self.announcing.notify_one();
+    }
+
+    /// Waits for users whose device lists change. Whom they share a room with is read from the store, which the committer's
+    /// thread must not wait for. None if there are too many: everybody may be concerned then.
+    pub(crate) async fn announced(&self) -> Option<BTreeSet<UserNum>> {
+        loop {
+            let announced = std::mem::take(&mut *self.announced.lock());
+            if announced.len() > MOST_ANNOUNCED {
+                return None;
+            }
+            if !announced.is_empty() {
+                return Some(announced);
+            }
+            self.announcing.notified().await;
+        }
     }
 
     /// Calls everybody who follows a room.
@@ -216,11 +259,14 @@ impl Observer for Hub {
             match Changed::from_topic(*topic) {
                 Some(Changed::Timeline(room) | Changed::Receipts(room)) => self.wake_room(room),
                 Some(
-                    Changed::User(user) | Changed::OwnReceipts(user) | Changed::ToDevice(user),
-                ) => {
-                    if let Some(seat) = self.seats.lock().users.get(&user) {
-                        seat.call();
-                    }
+                    Changed::User(user)
+                    | Changed::OwnReceipts(user)
+                    | Changed::ToDevice(user)
+                    | Changed::KeySignatures(user),
+                ) => self.wake_user(user),
+                Some(Changed::Devices(user)) => {
+                    self.wake_user(user);
+                    self.announce(user);
                 }
                 _ => {}
             }

@@ -74,7 +74,7 @@ impl Known {
                 ..Known::NOTHING
             });
         }
-        let Some((place, state)) = room.end_at(since.pos)? else {
+        let Some((place, state)) = context.ends.of(room, since.pos)? else {
             return Ok(Known {
                 newly_joined: true,
                 ..Known::NOTHING

@@ -30,7 +30,7 @@ pub(crate) fn left_room(
     };
     let access = departure.map_or(Access::None(Some(relation.membership)), Access::Departed);
     let known = match context.since {
-        Some(since) => room.end_at(since.pos)?,
+        Some(since) => context.ends.of(room, since.pos)?,
         None => None,
     };
     let (known_place, known_state) = known.unwrap_or((Place::START, Root::EMPTY));

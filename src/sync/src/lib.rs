@@ -10,11 +10,14 @@
 mod account_data;
 mod answer;
 mod changes;
+mod device_lists;
+mod ends;
 mod ephemeral;
 mod hub;
 mod ignored;
 mod inboxes;
 mod joined;
+mod key_counts;
 mod lazy;
 mod left;
 mod pending;
@@ -34,6 +37,7 @@ pub use response::{
 };
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -42,17 +46,21 @@ use std::{
 };
 
 use myelin_accounts::Accounts;
+use myelin_data::rooms::{Membership, UserRooms};
 use myelin_e2ee::E2ee;
-use myelin_rooms::{Rooms, token::SyncToken};
-use myelin_store::{StoreError, View};
-use myelin_types::RoomNum;
+use myelin_rooms::{Rooms, read::Viewer, token::SyncToken};
+use myelin_store::{Scan, StoreError, View};
+use myelin_types::{Pos, RoomNum, UserNum};
 use thiserror::Error;
 use tokio::time::Instant;
 
 use self::{
     answer::{Answer, Basis, Notes},
+    device_lists::News,
+    ends::Ends,
     hub::Hub,
     inboxes::Inboxes,
+    key_counts::KeyCountsCache,
     lazy::{LazyMembers, Members, Telling},
     relations::{Relations, RelationsCache},
     unread::UnreadCache,
@@ -80,6 +88,9 @@ impl Default for Options {
 /// The longest that a client may take for one answer. Meanwhile the store keeps the rows that it is read from.
 const LONGEST: Duration = Duration::from_mins(10);
 
+/// For how many rooms people are called when device lists change. For more, everybody is.
+const MOST_CALLED: usize = 10_000;
+
 /// The read side of the server. Cheap to clone.
 #[derive(Clone)]
 pub struct Sync(Arc<Inner>);
@@ -91,6 +102,8 @@ struct Inner {
     hub: Arc<Hub>,
     relations: Arc<RelationsCache>,
     inboxes: Arc<Inboxes>,
+    device_news: Arc<News>,
+    key_counts: Arc<KeyCountsCache>,
     lazy: LazyMembers,
     unread: UnreadCache,
     part_bytes: usize,
@@ -127,10 +140,15 @@ impl Sync {
         let quarter = options.memory / 4;
         let hub = Arc::new(Hub::new(quarter));
         let relations = Arc::new(RelationsCache::new(quarter));
-        let inboxes = Arc::new(Inboxes::new(options.memory / 16));
+        let sixteenth = options.memory / 16;
+        let inboxes = Arc::new(Inboxes::new(sixteenth));
+        let device_news = Arc::new(News::new(sixteenth));
+        let key_counts = Arc::new(KeyCountsCache::new(sixteenth));
         // The caches must know of a change before a waiter that it wakes reads.
         store.observe(Arc::clone(&relations) as _);
         store.observe(Arc::clone(&inboxes) as _);
+        store.observe(Arc::clone(&device_news) as _);
+        store.observe(Arc::clone(&key_counts) as _);
         store.observe(Arc::clone(&hub) as _);
         let woken = Arc::clone(&hub);
         rooms
@@ -142,6 +160,8 @@ impl Sync {
             .observe(Arc::new(move |news| woken.wake_rooms(&news.rooms)));
         relations.start(store.watermark());
         inboxes.start(store.watermark());
+        device_news.start(store.watermark());
+        key_counts.start(store.watermark());
         Sync(Arc::new(Inner {
             rooms,
             accounts,
@@ -149,6 +169,8 @@ impl Sync {
             hub,
             relations,
             inboxes,
+            device_news,
+            key_counts,
             lazy: LazyMembers::new(quarter),
             unread: UnreadCache::new(quarter),
             part_bytes: options.part_bytes,
@@ -194,6 +216,69 @@ impl Sync {
                 return Ok(self.deliver(request, view, answer));
             }
         }
+    }
+
+    /// The device lists that a client has to ask for anew since `since`, and those that it need not follow any more.
+    pub async fn device_lists(
+        &self,
+        viewer: Viewer,
+        since: Pos,
+    ) -> Result<DeviceLists, StoreError> {
+        let sync = Arc::clone(&self.0);
+        self.0
+            .rooms
+            .store()
+            .read(move |view| {
+                let relations = sync.relations.get(view, viewer.user)?;
+                let since = since.min(view.pos());
+                let ends = Ends::default();
+                device_lists::since((&sync, view), &viewer, since, &relations, &ends)
+            })
+            .await
+    }
+
+    /// Calls those who wait when the device list of somebody changes with whom they share a room. Runs for as long as the
+    /// server does.
+    ///
+    /// # Errors
+    /// When the store cannot be read. What was to be done before is done by calling it again: then everybody is called.
+    pub async fn call_for_device_lists(&self) -> Result<(), StoreError> {
+        self.0.hub.wake_all();
+        loop {
+            let rooms = match self.0.hub.announced().await {
+                Some(users) => self.rooms_of(users).await?,
+                None => None,
+            };
+            match rooms {
+                Some(rooms) => self.0.hub.wake_rooms(&rooms),
+                None => self.0.hub.wake_all(),
+            }
+        }
+    }
+
+    /// The rooms that some users are in; None if they are very many.
+    async fn rooms_of(
+        &self,
+        users: BTreeSet<UserNum>,
+    ) -> Result<Option<BTreeSet<RoomNum>>, StoreError> {
+        let store = self.0.rooms.store();
+        store
+            .read(move |view| {
+                let mut rooms = BTreeSet::new();
+                for user in &users {
+                    for row in view.scan::<UserRooms>(Scan::prefix(user)) {
+                        let ((_, room), relation) = row?;
+                        if relation.membership == Membership::Join {
+                            rooms.insert(room);
+                        }
+                        if rooms.len() > MOST_CALLED {
+                            return Ok(None);
+                        }
+                    }
+                }
+                Ok(Some(rooms))
+            })
+            .await
     }
 
     /// Ends all waiting, now and later: the server is about to stop.

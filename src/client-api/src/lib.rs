@@ -17,6 +17,7 @@ mod ephemeral;
 mod error;
 mod extract;
 mod filter;
+mod keys;
 mod limiter;
 mod membership;
 mod presence;
@@ -93,6 +94,7 @@ fn routes() -> Routes {
         account::routes,
         device::routes,
         backup::routes,
+        keys::routes,
         profile::routes,
         account_data::routes,
         filter::routes,

@@ -49,6 +49,7 @@ pub use client::RequestError;
 pub use connect::ConnectError;
 use discovery::route::Ports;
 pub use dns::DnsError;
+pub use e2ee::{ClaimAnswer, KeysAnswer};
 pub use inbound::{Kind, MAX_EDUS, MAX_PDUS, Permit, TooMuch, Transaction, TransactionError};
 pub use keys::{KeyError, notary::Queries};
 pub use membership::{

@@ -38,7 +38,7 @@ impl Server {
     }
 
     /// What is said of a device's keys, after it was compared with the keys that are there.
-    fn counts(&self, phone: &Phone) -> (u64, Vec<String>) {
+    fn key_counts(&self, phone: &Phone) -> (u64, Vec<String>) {
         let view = self.store.view();
         let device = (phone.owner.user, phone.owner.device_id.to_string());
         let count = view.get::<KeyCounts>(&device).expect("reads");
@@ -105,7 +105,7 @@ async fn a_race_hands_each_key_out_once_and_then_the_fallback_key() {
         .upload(&phone, fallback_key(&phone, "fallback"))
         .await
         .expect("taken");
-    assert_eq!(server.counts(&phone), (10, vec![CURVE.to_owned()]));
+    assert_eq!(server.key_counts(&phone), (10, vec![CURVE.to_owned()]));
 
     let mut claims = Vec::new();
     for _ in 0..64 {
@@ -125,7 +125,7 @@ async fn a_race_hands_each_key_out_once_and_then_the_fallback_key() {
     assert_eq!(times.remove(&format!("{CURVE}:fallback")), Some(54));
     assert_eq!(times.len(), 10);
     assert!(times.values().all(|times| *times == 1));
-    assert_eq!(server.counts(&phone), (0, vec![]));
+    assert_eq!(server.key_counts(&phone), (0, vec![]));
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn an_upload_that_is_repeated_brings_no_key_back() {
     assert_eq!(counts, [(CURVE.to_owned(), 2)]);
     assert_eq!(server.claim(&phone).await, Some(format!("{CURVE}:b")));
     assert_eq!(server.claim(&phone).await, Some(format!("{CURVE}:c")));
-    assert_eq!(server.counts(&phone).0, 0);
+    assert_eq!(server.key_counts(&phone).0, 0);
 }
 
 #[tokio::test]
@@ -193,7 +193,7 @@ async fn another_key_under_a_used_id_is_refused_with_all_others() {
         matches!(&refused, Err(UploadError::KeyExists { key_id, .. }) if key_id == &format!("{CURVE}:a")),
         "{refused:?}"
     );
-    assert_eq!(server.counts(&phone).0, 1);
+    assert_eq!(server.key_counts(&phone).0, 1);
     assert_eq!(server.claim(&phone).await, Some(format!("{CURVE}:a")));
 }
 
@@ -205,14 +205,14 @@ async fn a_fallback_key_is_unused_until_it_is_handed_out() {
     server.upload(&phone, upload.clone()).await.expect("taken");
     for _ in 0..2 {
         assert_eq!(server.claim(&phone).await, Some(format!("{CURVE}:one")));
-        assert_eq!(server.counts(&phone), (0, vec![]));
+        assert_eq!(server.key_counts(&phone), (0, vec![]));
         // The same once more is no new key.
         server.upload(&phone, upload.clone()).await.expect("taken");
-        assert_eq!(server.counts(&phone), (0, vec![]));
+        assert_eq!(server.key_counts(&phone), (0, vec![]));
     }
     let upload = fallback_key(&phone, "two");
     server.upload(&phone, upload).await.expect("taken");
-    assert_eq!(server.counts(&phone), (0, vec![CURVE.to_owned()]));
+    assert_eq!(server.key_counts(&phone), (0, vec![CURVE.to_owned()]));
     assert_eq!(server.claim(&phone).await, Some(format!("{CURVE}:two")));
     let upload = KeyUpload {
         fallback_keys: vec![
@@ -344,7 +344,7 @@ async fn with_another_identity_the_old_one_time_keys_go() {
     };
     let counts = server.upload(&again, upload).await.expect("taken");
     assert_eq!(counts, [(CURVE.to_owned(), 1)]);
-    assert_eq!(server.counts(&again), (1, vec![]));
+    assert_eq!(server.key_counts(&again), (1, vec![]));
     assert_eq!(server.claim(&again).await, Some(format!("{CURVE}:a")));
     assert_eq!(server.claim(&again).await, None);
 }

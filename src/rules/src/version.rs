@@ -96,6 +96,10 @@ pub struct Rules {
     pub room_id_is_create_hash: bool,
     /// v6 and later: events must be canonical JSON, or they are dropped.
     pub strict_canonical_json: bool,
+    /// v11 and later: an event whose `type` or `state_key` has more than 255 bytes is dropped. In rooms of earlier versions
+    /// servers in use took such events as long as they had at most 255 code points, so that the history of a room may lead
+    /// through one: it is read, and rejected.
+    pub strict_byte_limits: bool,
     /// Largest legal `depth`: 2^63-1 in v1-5, 2^53-1 since numbers must be canonical.
     pub max_depth: i64,
     /// How diverging states are merged.
@@ -162,6 +166,7 @@ const V1: Rules = Rules {
     event_id: EventIdFormat::Opaque,
     room_id_is_create_hash: false,
     strict_canonical_json: false,
+    strict_byte_limits: false,
     max_depth: i64::MAX,
     state_resolution: StateResolution::V1,
     enforce_key_validity: false,
@@ -231,6 +236,7 @@ const V10: Rules = Rules {
 };
 const V11: Rules = Rules {
     version: RoomVersion::V11,
+    strict_byte_limits: true,
     creator_is_sender: true,
     redacts_in_content: true,
     redaction: REDACTION_V11,

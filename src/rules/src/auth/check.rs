@@ -41,6 +41,11 @@ impl<S: AuthState> Room<'_, S> {
 /// the caller's promise by having it in `state`.
 pub fn check(event: &Pdu, state: &impl AuthState) -> Result<(), AuthError> {
     let rules = event.version().rules();
+    // What the format of the version lets pass for the sake of what builds on it.
+    let texts = [Some(event.event_type()), event.state_key()];
+    if texts.into_iter().flatten().any(|text| text.len() > limits::MAX_ID_BYTES) {
+        return Err(AuthError::TooLong);
+    }
     // 1. If type is m.room.create
     if event.event_type() == "m.room.create" {
         return check_create(event, rules);

@@ -40,6 +40,9 @@ pub enum AuthError {
     #[error("an auth event is of another room")]
     AuthEventOfOtherRoom,
 
+    /// v1-10: `type` or `state_key` has more than 255 bytes, though not more code points. Later versions drop such events.
+    #[error("the type or state key is too long")]
+    TooLong,
     /// The room does not federate and the sender is of another server than the creator.
     #[error("the room does not take users of other servers")]
     NotFederated,
@@ -130,6 +133,13 @@ pub enum AuthError {
     /// The named level is being changed by someone below it, from or to.
     #[error("the sender's power level is too low to change `{0}` of the power levels")]
     CannotChangeLevel(LevelsField),
+}
+
+impl AuthError {
+    /// Whether the event's content is none that anybody could send in this room, whoever he is and whatever the room's state.
+    pub const fn is_of_content(&self) -> bool {
+        matches!(self, Self::MalformedPowerLevels(_) | Self::LevelForCreator)
+    }
 }
 
 /// A property of `m.room.power_levels`.

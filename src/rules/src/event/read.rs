@@ -25,7 +25,7 @@ pub enum ParseError {
     /// The named field has the wrong type or form.
     #[error("`{0}` of the event is malformed")]
     Malformed(&'static str),
-    /// The named field is longer than 255 bytes.
+    /// The named field is longer than 255 bytes; or, where the room version goes by them, code points.
     #[error("`{0}` of the event is too long")]
     TooLong(&'static str),
     /// The named list has too many entries.
@@ -49,19 +49,23 @@ impl Pdu {
     pub fn parse_history(version: RoomVersion, json: &[u8]) -> Result<Self, ParseError> {
         let numbers = version.rules().numbers();
         let object = canonical::parse_object(json, numbers)?;
-        Self::from_limited(version, object, usize::MAX, usize::MAX)
+        let limits = Limits {
+            prev_events: usize::MAX,
+            auth_events: usize::MAX,
+            ..Limits::of_others(version.rules())
+        };
+        Self::from_limited(version, object, limits)
     }
 
     /// As [`Self::parse`], from an object that is decoded already.
     pub fn from_object(version: RoomVersion, object: Object) -> Result<Self, ParseError> {
-        Self::from_limited(version, object, MAX_PREV_EVENTS, MAX_AUTH_EVENTS)
+        Self::from_limited(version, object, Limits::of_others(version.rules()))
     }
 
     fn from_limited(
         version: RoomVersion,
         mut object: Object,
-        max_prev_events: usize,
-        max_auth_events: usize,
+        limits: Limits,
     ) -> Result<Self, ParseError> {
         let rules = version.rules();
         object.remove("unsigned");
@@ -91,7 +95,7 @@ impl Pdu {
             }
         };
         let event = Self::read(version, event_id.as_deref(), json)?;
-        event.0.check(rules, max_prev_events, max_auth_events)?;
+        event.0.check(rules, limits)?;
         // The content is decoded already, and whoever checks the event will look at it.
         if let Some(serde_json::Value::Object(content)) = object.remove("content") {
             let _ = event.0.object.set(content);
@@ -178,28 +182,53 @@ impl Pdu {
         if inner.json.len() > MAX_EVENT_BYTES {
             return Err(ParseError::TooLarge);
         }
-        inner.check(inner.version.rules(), MAX_PREV_EVENTS, MAX_AUTH_EVENTS)?;
+        inner.check(inner.version.rules(), Limits::STRICT)?;
         Ok(Self(Arc::new(inner)))
+    }
+}
+
+/// What an event may have.
+#[derive(Clone, Copy)]
+struct Limits {
+    prev_events: usize,
+    auth_events: usize,
+    /// Whether `type` and `state_key` are measured in bytes, rather than in code points.
+    bytes: bool,
+}
+
+impl Limits {
+    /// Of events of our own.
+    const STRICT: Self = Self {
+        prev_events: MAX_PREV_EVENTS,
+        auth_events: MAX_AUTH_EVENTS,
+        bytes: true,
+    };
+
+    /// Of events of other servers.
+    const fn of_others(rules: &Rules) -> Self {
+        Self {
+            bytes: rules.strict_byte_limits,
+            ..Self::STRICT
+        }
     }
 }
 
 impl Inner {
     /// The limits on the fields, and their grammar.
-    fn check(
-        &self,
-        rules: &Rules,
-        max_prev_events: usize,
-        max_auth_events: usize,
-    ) -> Result<(), ParseError> {
+    fn check(&self, rules: &Rules, most: Limits) -> Result<(), ParseError> {
+        let length = |text: &str| match most.bytes {
+            true => text.len(),
+            false => text.chars().count(),
+        };
         let strings = [
-            ("event_id", Some(&self.event_id)),
-            ("room_id", Some(&self.room_id)),
-            ("sender", Some(&self.sender)),
-            ("type", Some(&self.event_type)),
-            ("state_key", self.state_key.as_ref()),
+            ("event_id", self.event_id.len()),
+            ("room_id", self.room_id.len()),
+            ("sender", self.sender.len()),
+            ("type", length(&self.event_type)),
+            ("state_key", self.state_key.as_deref().map_or(0, length)),
         ];
-        for (name, value) in strings {
-            if value.is_some_and(|value| value.len() > limits::MAX_ID_BYTES) {
+        for (name, length) in strings {
+            if length > limits::MAX_ID_BYTES {
                 return Err(ParseError::TooLong(name));
             }
         }
@@ -216,8 +245,8 @@ impl Inner {
             return Err(ParseError::Malformed("depth"));
         }
         let lists = [
-            ("prev_events", &self.prev_events, max_prev_events),
-            ("auth_events", &self.auth_events, max_auth_events),
+            ("prev_events", &self.prev_events, most.prev_events),
+            ("auth_events", &self.auth_events, most.auth_events),
         ];
         for (name, ids, limit) in lists {
             if ids.len() > limit {

@@ -1,6 +1,10 @@
 //! The form of events: what is read, what is refused, what clients get.
 
-use myelin_rules::{BuildError, ParseError, Pdu, RoomVersion, canonical::CanonicalError};
+use myelin_rules::{
+    BuildError, ParseError, Pdu, RoomVersion,
+    auth::{self, AuthError},
+    canonical::CanonicalError,
+};
 use serde_json::{Value, json};
 
 use crate::support::{CREATOR, Room, USER, object, signer};
@@ -51,6 +55,25 @@ fn well_formed_events_are_read() {
         let stored = Pdu::from_stored(version, event.event_id(), event.json()).expect("just read");
         assert_eq!(stored.json(), event.json());
         assert_eq!(stored.room_id(), event.room_id());
+    }
+}
+
+#[test]
+fn long_names_are_counted_in_code_points_until_version_11() {
+    let of = |length: usize| "\u{1f4a5}".repeat(length);
+    for version in RoomVersion::ALL {
+        for key in ["type", "state_key"] {
+            let named = |length| read(version, |event| event[key] = json!(of(length)));
+            assert_eq!(named(63).map(drop), Ok(()), "252 bytes");
+            let long = named(70);
+            assert_eq!(long.is_ok(), version < RoomVersion::V11, "{version}");
+            if let Ok(long) = long {
+                // It is there for what builds on it, and allowed nowhere.
+                let state = auth::AuthEvents::default();
+                assert_eq!(auth::check(&long, &state), Err(AuthError::TooLong));
+            }
+            assert_eq!(named(256).map(drop), Err(ParseError::TooLong(key)));
+        }
     }
 }
 

@@ -17,13 +17,13 @@ use crate::testing::{Answer, Server, User, encode, in_room, text};
 
 const BUDGETS: &str = "
 request                                         batches  puts  deletes  bytes  gets  scans  rows
-create a room                                         1    36        0   5850     2      0     0
-send, room of 2                                       1     8        0   2155     1      0     0
+create a room                                         1    32        0   5034     2      0     0
+send, room of 2                                       1     8        0   2154     1      0     0
 send, the same again                                  0     0        0      0     1      0     0
 send, room of 100                                     1     8        0   2159     1      0     0
-state, replaced                                       1     6        0    895     0      0     0
-join, the first of a user                             3    13        0   1088    13      0     0
-join, room of 100                                     1    11        0   1194     4      0     0
+state, replaced                                       1     6        0    893     0      0     0
+join, the first of a user                             3    13        0   1086    13      0     0
+join, room of 100                                     1    11        0   1192     4      0     0
 receipt                                               1     2        1    112     3      0     0
 typing                                                0     0        0      0     2      0     0
 sync, nothing new in 2 rooms                          0     0        0      0     0      0     0
@@ -33,8 +33,8 @@ sync, a message to the device                         0     0        0      0   
 sync, acknowledging it                                1     0        1     28     0      1     1
 sync, nothing new after that                          0     0        0      0     0      0     0
 sync, a message in one of 200 rooms                   0     0        0      0     9      5     1
-first sync, 20 rooms                                  0     0        0      0   106    121   180
-first sync, 20 rooms, lazy members                    0     0        0      0   106    121   180
+first sync, 20 rooms                                  0     0        0      0   106    121   160
+first sync, 20 rooms, lazy members                    0     0        0      0   106    121   160
 messages, 50                                          0     0        0      0     3      2    51
 members, 101                                          0     0        0      0     2      0     0
 event                                                 0     0        0      0     2      0     0
@@ -43,7 +43,7 @@ messages, 50, cold                                    0     0        0      0   
 members, 101, cold                                    0     0        0      0   114      0     0
 sync, 51 new in one of 2 rooms, cold                  0     0        0      0    26     14    22
 sync, nothing new in 200 rooms, cold                  0     0        0      0     1    405   400
-first sync, 20 rooms, cold                            0     0        0      0   494    123   200
+first sync, 20 rooms, cold                            0     0        0      0   453    123   180
 send, room of 100, cold                               2     9        0   2176    17      0     0
 ";
 

@@ -41,6 +41,7 @@ pub(crate) fn refuse_failure(failure: Failure) -> Refusal {
 pub(crate) fn refuse_append(error: AppendError) -> Refusal {
     match error {
         AppendError::Forbidden(reason) => Refusal::forbidden(reason),
+        AppendError::Unacceptable(what) => Refusal::invalid(what),
         AppendError::TooLarge(what) => Refusal::too_large(what),
         AppendError::Malformed(what) => Refusal::bad_request(ErrorKind::BadJson, what),
         AppendError::Failure(failure) => refuse_failure(failure),

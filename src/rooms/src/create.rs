@@ -160,7 +160,9 @@ pub enum CreateRoomError {
 impl From<AppendError> for CreateRoomError {
     fn from(error: AppendError) -> Self {
         match error {
-            AppendError::Forbidden(why) => Self::InvalidState(why),
+            AppendError::Forbidden(why) | AppendError::Unacceptable(why) => {
+                Self::InvalidState(why)
+            }
             AppendError::TooLarge(why) => Self::TooLarge(why),
             AppendError::Malformed(why) => Self::Malformed(why),
             AppendError::Failure(failure) => Self::Failure(failure),
@@ -507,21 +509,20 @@ impl Plan {
             let content = object(json!({ "alias": alias }));
             settings.push((CANONICAL_ALIAS, content));
         }
-        let (join_rule, guest_access) = match self.preset {
-            Preset::PublicChat => ("public", "forbidden"),
-            Preset::PrivateChat | Preset::TrustedPrivateChat => ("invite", "can_join"),
+        // A public room forbids guests, which is what holds where nothing is said: other servers say nothing either.
+        let (join_rule, guests) = match self.preset {
+            Preset::PublicChat => ("public", None),
+            Preset::PrivateChat | Preset::TrustedPrivateChat => ("invite", Some("can_join")),
         };
-        for (event_type, content) in [
+        let guests = guests.map(|access| ("m.room.guest_access", json!({ "guest_access": access })));
+        let preset = [
             ("m.room.join_rules", json!({ "join_rule": join_rule })),
             (
                 "m.room.history_visibility",
                 json!({ "history_visibility": "shared" }),
             ),
-            (
-                "m.room.guest_access",
-                json!({ "guest_access": guest_access }),
-            ),
-        ] {
+        ];
+        for (event_type, content) in preset.into_iter().chain(guests) {
             if self.initial(event_type).is_none() {
                 settings.push((event_type, object(content)));
             }

@@ -56,6 +56,9 @@ pub enum AppendError {
     /// The room's authorisation rules refuse it.
     #[error("the rules of the room refuse it: {0}")]
     Forbidden(String),
+    /// Its content is none that anybody could send in the room.
+    #[error("the content is not acceptable: {0}")]
+    Unacceptable(String),
     /// It is over one of the size limits of events.
     #[error("the event is too large: {0}")]
     TooLarge(String),

@@ -161,7 +161,10 @@ impl RoomGuard {
         if let Some(create) = self.state.create() {
             state.insert(create.clone());
         }
-        auth::check(pdu, &state).map_err(|error| AppendError::Forbidden(error.to_string()))
+        auth::check(pdu, &state).map_err(|error| match error.is_of_content() {
+            true => AppendError::Unacceptable(error.to_string()),
+            false => AppendError::Forbidden(error.to_string()),
+        })
     }
 
     /// Appends an event of ours that attaches to the current head. `auth` are its auth events.

@@ -325,3 +325,14 @@ async fn levels_may_be_overridden() {
     assert_eq!(levels["events"], json!({}));
     assert_eq!(levels["ban"], 50);
 }
+
+#[tokio::test]
+async fn an_open_room_does_not_say_what_holds_anyway() {
+    let server = Server::new().await;
+    for (preset, said) in [(Preset::PublicChat, false), (Preset::PrivateChat, true)] {
+        let room = server.room(preset, RoomVersion::V11).await;
+        let types = server.types(&room);
+        assert_eq!(types.contains(&"m.room.guest_access".to_owned()), said);
+        assert!(types.contains(&"m.room.history_visibility".to_owned()));
+    }
+}

@@ -154,7 +154,7 @@ async fn a_transaction_is_done_once() {
     assert_eq!(send("PHONE", "1", "other").await.expect("sent"), first);
     assert_ne!(send("PHONE", "2", "a").await.expect("sent"), first);
     assert_ne!(send("LAPTOP", "1", "a").await.expect("sent"), first);
-    let (_, _, event) = &server.timeline(&room)[7 - 1];
+    let (_, _, event) = &server.timeline(&room)[6 - 1];
     let sent_by = event
         .header
         .transaction
@@ -209,4 +209,32 @@ async fn a_request_completes_though_nobody_waits() {
     let after = server.timeline(&room).len();
     assert!(after == before + 2 || after == before + 1);
     server.check_chain(&room);
+}
+
+#[tokio::test]
+async fn power_levels_that_nobody_could_set_are_not_a_question_of_power() {
+    let server = Server::new().await;
+    let room = server.room(Preset::PublicChat, RoomVersion::V12).await;
+    server.join(&room, BOB).await;
+    let levels = |who: &str, users: serde_json::Value| {
+        let content = json!({ "users": users });
+        server
+            .rooms
+            .send_state(state(&room, who, "m.room.power_levels", "", content))
+    };
+    // A creator has no level in this version.
+    let refused = levels(ALICE, json!({ ALICE: 100 })).await;
+    assert!(
+        matches!(
+            refused,
+            Err(SendError::Append(AppendError::Unacceptable(_)))
+        ),
+        "{refused:?}"
+    );
+    let refused = levels(BOB, json!({ BOB: 100 })).await;
+    assert!(
+        matches!(refused, Err(SendError::Append(AppendError::Forbidden(_)))),
+        "{refused:?}"
+    );
+    levels(ALICE, json!({ BOB: 100 })).await.expect("she may");
 }

@@ -36,7 +36,7 @@ pub enum RedactError {
     /// The server does not know the room.
     #[error("the room is not known")]
     RoomNotFound,
-    /// The room has no such event (`M_NOT_FOUND`).
+    /// The room has no such event that is known here, and the sender may redact only his own (`M_NOT_FOUND`).
     #[error("the event is not known")]
     EventNotFound,
     /// The event is another user's and the sender has too little power, or it cannot be redacted (`M_FORBIDDEN`).
@@ -52,7 +52,7 @@ failures_append!(RedactError);
 
 impl Rooms {
     /// Redacts an event (`PUT /rooms/{roomId}/redact/{eventId}/{txnId}`): the stored event is pruned in the batch that
-    /// appends the redaction.
+    /// appends the redaction. One that is not known here is redacted when it comes.
     pub async fn redact(&self, request: Redact) -> Result<OwnedEventId, RedactError> {
         let rooms = self.clone();
         self.run(async move {
@@ -74,12 +74,21 @@ impl Rooms {
                 }
             };
             let mut guard = rooms.lock_known(&request.room_id).await?;
-            let target = guard
-                .stored_event(&request.event_id)
-                .await?
-                .ok_or(RedactError::EventNotFound)?;
-            if !guard.may_redact(&request.sender, &target) {
-                return Err(RedactError::NotAllowed);
+            let mut target = guard.stored_event(&request.event_id).await?;
+            if target.is_none() {
+                // It may be on its way to the disk.
+                guard.settle().await?;
+                target = guard.stored_event(&request.event_id).await?;
+            }
+            match &target {
+                Some(target) if !guard.may_redact(&request.sender, target) => {
+                    return Err(RedactError::NotAllowed);
+                }
+                // Other servers may have it, and it may come here yet. Whose it is nobody can tell.
+                None if !guard.may_redact_others(&request.sender) => {
+                    return Err(RedactError::EventNotFound);
+                }
+                _ => {}
             }
             let mut content = request.content;
             content.remove("redacts");
@@ -93,12 +102,16 @@ impl Rooms {
                     sent_by,
                 })
                 .await?;
-            // An event that was redacted before stays the work of the first who did it.
-            if target.header.redacted_by.is_none() {
-                let mut pruned = Event::clone(&target);
-                pruned.header.redacted_by = Some(redaction.num);
-                pruned.pdu = target.pdu.redacted();
-                guard.prune(pruned);
+            match target {
+                // An event that was redacted before stays the work of the first who did it.
+                Some(target) if target.header.redacted_by.is_none() => {
+                    let mut pruned = Event::clone(&target);
+                    pruned.header.redacted_by = Some(redaction.num);
+                    pruned.pdu = target.pdu.redacted();
+                    guard.prune(pruned);
+                }
+                Some(_) => {}
+                None => drop(guard.await_target(&redaction, &[]).await?),
             }
             if let Some(transaction) = &transaction {
                 let now = rooms.0.clock.now();
@@ -145,10 +158,13 @@ impl RoomGuard {
         {
             return false;
         }
-        target.pdu.sender() == sender.as_str()
-            || self
-                .state()
-                .levels()
-                .is_some_and(|levels| levels.user(sender.as_str()) >= levels.redact())
+        target.pdu.sender() == sender.as_str() || self.may_redact_others(sender)
+    }
+
+    /// Whether a user has the power to redact what others sent.
+    fn may_redact_others(&self, sender: &UserId) -> bool {
+        self.state()
+            .levels()
+            .is_some_and(|levels| levels.user(sender.as_str()) >= levels.redact())
     }
 }

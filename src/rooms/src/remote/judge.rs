@@ -516,12 +516,7 @@ impl RoomGuard {
         redaction: &Arc<Event>,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
-        // Whatever is no event id redacts nothing, and may be longer than a key.
-        let redacts = redaction.pdu.redacts();
-        let Some(id) = redacts
-            .filter(|id| limits::is_event_id(id))
-            .map(str::to_owned)
-        else {
+        let Some(id) = target_of(redaction) else {
             return Ok(());
         };
         let target = self.known(vec![id.clone()]).await?;
@@ -529,18 +524,35 @@ impl RoomGuard {
             self.redact_with(&target, redaction);
             return Ok(());
         }
-        let mut waiting = self.stored_awaited(&id).await?;
-        waiting.extend(progress.awaited.get(&id).into_iter().flatten().cloned());
-        let server = limits::server_name_of(redaction.pdu.sender());
-        let same = |other: &&Arc<Event>| limits::server_name_of(other.pdu.sender()) == server;
-        // When full, the redaction stands in the room and redacts nothing. Not one server alone fills it.
-        if waiting.len() < MOST_AWAITED && waiting.iter().filter(same).count() < MOST_OF_A_SERVER {
-            let key = (self.num(), id.clone(), redaction.num);
-            self.batch().put::<AwaitedTargets>(&key, &Present);
-            let waiting = progress.awaited.entry(id).or_default();
+        let waiting = progress.awaited.entry(id).or_default();
+        if self.await_target(redaction, waiting).await? {
             waiting.push(Arc::clone(redaction));
         }
         Ok(())
+    }
+
+    /// Remembers that a redaction waits for its target, which is not known, unless too many do. `new` are those of the batch
+    /// that wait for the same. Answers whether it does.
+    pub(crate) async fn await_target(
+        &mut self,
+        redaction: &Arc<Event>,
+        new: &[Arc<Event>],
+    ) -> Result<bool, Failure> {
+        let Some(id) = target_of(redaction) else {
+            return Ok(false);
+        };
+        let mut waiting = self.stored_awaited(&id).await?;
+        waiting.extend(new.iter().cloned());
+        let server = limits::server_name_of(redaction.pdu.sender());
+        let same = |other: &&Arc<Event>| limits::server_name_of(other.pdu.sender()) == server;
+        // When full, the redaction stands in the room and redacts nothing. Not one server alone fills it.
+        if waiting.len() >= MOST_AWAITED || waiting.iter().filter(same).count() >= MOST_OF_A_SERVER
+        {
+            return Ok(false);
+        }
+        let key = (self.num(), id, redaction.num);
+        self.batch().put::<AwaitedTargets>(&key, &Present);
+        Ok(true)
     }
 
     /// The stored redactions that wait for an event.
@@ -591,4 +603,12 @@ impl RoomGuard {
         }
         prunes
     }
+}
+
+/// What a redaction redacts. Whatever is no event id redacts nothing, and may be longer than a key.
+fn target_of(redaction: &Event) -> Option<String> {
+    let redacts = redaction.pdu.redacts();
+    redacts
+        .filter(|id| limits::is_event_id(id))
+        .map(str::to_owned)
 }

@@ -25,7 +25,7 @@ fn refuse(error: ExchangeError) -> Refusal {
     match error {
         ExchangeError::NoSuchInvite
         | ExchangeError::NotOurs
-        | ExchangeError::Invite(InviteError::Refused | InviteError::IncompatibleVersion(_)) => {
+        | ExchangeError::Invite(InviteError::Refused(_) | InviteError::IncompatibleVersion(_)) => {
             Refusal::forbidden(message)
         }
         ExchangeError::Invite(InviteError::Local(error)) => match error {

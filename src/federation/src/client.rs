@@ -42,6 +42,9 @@ const KEYS_AT_ONCE: usize = 64;
 const KEPT_OPEN: usize = 1000;
 /// The greatest body of a refusal that is looked at.
 const REFUSAL_LIMIT: usize = 64 << 10;
+/// The longest error code in bytes, and the longest text of a refusal in characters, of which more is not shown.
+const LONGEST_CODE: usize = 64;
+const LONGEST_TEXT: usize = 256;
 
 /// Why another server gave no answer that is of use.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +65,8 @@ pub enum RequestError {
         status: u16,
         /// The Matrix error code; empty if there was none.
         errcode: String,
+        /// What it says about it, fit to be shown; empty if it says nothing.
+        text: String,
     },
     /// The answer is larger than it may be.
     #[error("the answer is too large")]
@@ -75,6 +80,14 @@ pub enum RequestError {
 }
 
 impl RequestError {
+    /// What the server says about its refusal, for users; `otherwise` if it says nothing.
+    pub(crate) fn said(&self, otherwise: &str) -> String {
+        match self {
+            Self::Refused { text, .. } if !text.is_empty() => text.clone(),
+            _ => otherwise.to_owned(),
+        }
+    }
+
     /// What happened, as a label of metrics.
     fn label(&self) -> &'static str {
         match self {
@@ -252,9 +265,11 @@ impl Client {
             if status.is_success() {
                 return Ok(response.into_body());
             }
+            let refusal = refusal(response.into_body()).await;
             Err(RequestError::Refused {
                 status: status.as_u16(),
-                errcode: errcode(response.into_body()).await,
+                errcode: refusal.errcode,
+                text: refusal.error,
             })
         };
         let body = tokio::time::timeout_at(deadline, exchange)
@@ -313,17 +328,52 @@ impl Client {
     }
 }
 
-/// The error code of a refusal; empty if there is none.
-async fn errcode(body: Incoming) -> String {
-    #[derive(Deserialize)]
-    struct Refusal {
-        errcode: String,
+/// What a refusal says; what it does not say is empty.
+#[derive(Default, Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    errcode: String,
+    #[serde(default)]
+    error: String,
+}
+
+async fn refusal(body: Incoming) -> Refusal {
+    match read_body(body, REFUSAL_LIMIT).await {
+        Ok(body) => read_refusal(&body),
+        Err(_) => Refusal::default(),
     }
-    read_body(body, REFUSAL_LIMIT)
-        .await
-        .ok()
-        .and_then(|body: Bytes| serde_json::from_slice::<Refusal>(&body).ok())
-        .map_or_else(String::new, |refusal| refusal.errcode)
+}
+
+/// Reads a refusal. Its text is shown to users: it is cut short, and has nothing in it that would do more than be read.
+fn read_refusal(body: &[u8]) -> Refusal {
+    let Ok(refusal) = serde_json::from_slice::<Refusal>(body) else {
+        return Refusal::default();
+    };
+    let is_code = |code: &str| {
+        code.len() <= LONGEST_CODE
+            && code
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+    };
+    let text: String = refusal
+        .error
+        .chars()
+        .filter(|char| !is_direction(*char))
+        .map(|char| if char.is_control() { ' ' } else { char })
+        .take(LONGEST_TEXT)
+        .collect();
+    Refusal {
+        errcode: match is_code(&refusal.errcode) {
+            true => refusal.errcode,
+            false => String::new(),
+        },
+        error: text.trim().to_owned(),
+    }
+}
+
+/// Whether a character turns the direction of the text around it.
+fn is_direction(char: char) -> bool {
+    matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Path and query of a request.
@@ -343,6 +393,30 @@ fn target(call: &Call<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_refusal_says_is_cut_and_cleaned() {
+        let read = |body: &str| {
+            let refusal = read_refusal(body.as_bytes());
+            (refusal.errcode, refusal.error)
+        };
+        let said = |code: &str, text: &str| (code.to_owned(), text.to_owned());
+        assert_eq!(
+            read(r#"{"errcode":"M_FORBIDDEN","error":"You are banned"}"#),
+            said("M_FORBIDDEN", "You are banned")
+        );
+        assert_eq!(read(r#"{"errcode":"M_FORBIDDEN"}"#), said("M_FORBIDDEN", ""));
+        assert_eq!(
+            read(r#"{"errcode":"no code","error":"\n a\u0000b\u202ec\t"}"#),
+            said("", "a bc")
+        );
+        assert_eq!(read(r#"{"errcode":5,"error":"x"}"#), said("", ""));
+        assert_eq!(read("<html>"), said("", ""));
+        let long = read(&format!(r#"{{"error":"{}"}}"#, "ä".repeat(5_000)));
+        assert_eq!(long.1.chars().count(), LONGEST_TEXT);
+        let code = "M".repeat(LONGEST_CODE + 1);
+        assert_eq!(read(&format!(r#"{{"errcode":"{code}"}}"#)).0, "");
+    }
 
     #[test]
     fn identifiers_are_encoded_in_paths_and_queries() {

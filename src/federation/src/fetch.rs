@@ -170,7 +170,9 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, RequestError> {
 impl From<RequestError> for FetchError {
     fn from(error: RequestError) -> Self {
         match error {
-            RequestError::Refused { status, errcode } => Self::Refused { status, errcode },
+            RequestError::Refused {
+                status, errcode, ..
+            } => Self::Refused { status, errcode },
             RequestError::Malformed(_) | RequestError::TooLarge => {
                 Self::Malformed(crate::chain(&error))
             }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::Method;
-use myelin_rooms::remote::{AskPolicy, FetchError, Fetching};
+use myelin_rooms::remote::{AskPolicy, FetchError, Fetching, NotSigned};
 use myelin_rules::{Pdu, sign::POLICY_KEY_ID};
 use ruma::ServerName;
 use serde_json::Value;
@@ -46,7 +46,16 @@ impl AskPolicy for Policies {
         &'a self,
         via: &'a ServerName,
         event: &'a Pdu,
-    ) -> Fetching<'a, Result<String, FetchError>> {
-        Box::pin(async move { Ok(self.ask(via, event).await?) })
+    ) -> Fetching<'a, Result<String, NotSigned>> {
+        Box::pin(async move {
+            let answer = self.ask(via, event).await;
+            answer.map_err(|error| match &error {
+                RequestError::Refused { errcode, .. } if errcode == "M_FORBIDDEN" => {
+                    let otherwise = "The policy server of the room does not recommend the event.";
+                    NotSigned::Refused(error.said(otherwise))
+                }
+                _ => NotSigned::Failed(FetchError::from(error)),
+            })
+        })
     }
 }

@@ -60,7 +60,7 @@ pub(crate) fn refuse_invitation(error: InviteError) -> Refusal {
         InviteError::Blocked => {
             Refusal::new(StatusCode::FORBIDDEN, ErrorKind::InviteBlocked, message)
         }
-        InviteError::Refused => Refusal::forbidden(message),
+        InviteError::Refused(_) => Refusal::forbidden(message),
         InviteError::IncompatibleVersion(_) => {
             Refusal::bad_request(ErrorKind::UnsupportedRoomVersion, message)
         }

@@ -64,6 +64,7 @@ impl Check<'_> {
             Err(RequestError::Refused {
                 status: status @ (401 | 403),
                 errcode,
+                ..
             }) => Finding::bad(
                 format!("refused with status {status} {errcode}"),
                 format!(

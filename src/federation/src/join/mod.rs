@@ -103,9 +103,9 @@ enum Denial {
 impl Denial {
     fn of(error: RequestError) -> Self {
         match &error {
-            RequestError::Refused { status, errcode } => match (*status, errcode.as_str()) {
+            RequestError::Refused { status, errcode, .. } => match (*status, errcode.as_str()) {
                 (400, "M_INCOMPATIBLE_ROOM_VERSION") => Self::IncompatibleVersion(None),
-                (403, _) => Self::Refused("The room does not let this user in.".to_owned()),
+                (403, _) => Self::Refused(error.said("The room does not let this user in.")),
                 (404, "M_NOT_FOUND") => Self::NotFound,
                 _ => Self::Useless(chain(&error)),
             },
@@ -217,18 +217,24 @@ impl Federation {
         }
     }
 
-    /// The servers that are to be asked, in this order.
+    /// The servers that are to be asked, in this order: those named, and whoever told the user of the room. Only for who names
+    /// none it is guessed which others may help: to be let in by some servers and not by others may be what he wants.
     pub(crate) async fn candidates(
         &self,
         room: &RoomId,
         user: &UserId,
         via: Vec<OwnedServerName>,
     ) -> Result<Vec<OwnedServerName>, Failure> {
-        let likely = self.rooms().likely_servers(room, user);
-        // Until version 12 the server that made the room stands in its id.
-        let maker = room.server_name().map(ServerName::to_owned);
+        let mut asked = via;
+        if asked.is_empty() {
+            asked.extend(self.rooms().likely_servers(room, user).await?);
+            // Until version 12 the server that made the room stands in its id.
+            asked.extend(room.server_name().map(ServerName::to_owned));
+        } else {
+            asked.extend(self.rooms().telling_servers(room, user).await?);
+        }
         let mut candidates: Vec<OwnedServerName> = Vec::new();
-        for server in via.into_iter().chain(likely.await?).chain(maker) {
+        for server in asked {
             if server != self.server_name() && !candidates.contains(&server) {
                 candidates.push(server);
             }

@@ -33,9 +33,9 @@ pub enum InviteError {
     /// The user wants no invitations (`M_INVITE_BLOCKED`).
     #[error("the user does not accept invitations")]
     Blocked,
-    /// The user's server refuses it (`M_FORBIDDEN`).
-    #[error("the user's server does not accept the invitation")]
-    Refused,
+    /// The user's server refuses it, and says why (`M_FORBIDDEN`).
+    #[error("the user's server does not accept the invitation: {0}")]
+    Refused(String),
     /// The user's server does not support the room's version (`M_UNSUPPORTED_ROOM_VERSION`).
     #[error("the user's server does not support room version {0}")]
     IncompatibleVersion(RoomVersion),
@@ -234,10 +234,10 @@ fn object(event: &Pdu) -> Result<JsonObject, RequestError> {
 fn refused(error: &RequestError, target: OwnedUserId, version: RoomVersion) -> InviteError {
     match error {
         RequestError::Disabled => LocalError::RemoteTarget(target).into(),
-        RequestError::Refused { status, errcode } => match (*status, errcode.as_str()) {
+        RequestError::Refused { status, errcode, .. } => match (*status, errcode.as_str()) {
             (400, "M_INCOMPATIBLE_ROOM_VERSION") => InviteError::IncompatibleVersion(version),
             (403, "M_INVITE_BLOCKED") => InviteError::Blocked,
-            (403, _) => InviteError::Refused,
+            (403, _) => InviteError::Refused(error.said("The user's server does not accept the invitation.")),
             _ => InviteError::NoAnswer(chain(error)),
         },
         _ => InviteError::NoAnswer(chain(error)),

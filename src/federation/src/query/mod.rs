@@ -59,7 +59,9 @@ pub enum QueryError {
 impl From<RequestError> for QueryError {
     fn from(error: RequestError) -> Self {
         match error {
-            RequestError::Refused { status, errcode } => Self::Refused { status, errcode },
+            RequestError::Refused {
+                status, errcode, ..
+            } => Self::Refused { status, errcode },
             other => Self::Failed(Arc::new(other)),
         }
     }

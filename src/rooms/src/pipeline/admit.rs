@@ -21,7 +21,7 @@ use super::{
     append::{Advance, count, stored, traits_of, user_id},
     guard::RoomGuard,
 };
-use crate::{AppendError, Failure, event::Event};
+use crate::{AppendError, Failure, event::Event, remote::is_settled};
 
 /// How many events that were kept out are looked through for extremities that they followed.
 const MOST_KEPT_OUT: usize = 100;
@@ -280,6 +280,9 @@ impl RoomGuard {
 
     /// What an event has in its past of what may be an extremity: its predecessors, and those of predecessors that were
     /// kept out of the room and therefore did not take the place of theirs.
+    ///
+    /// Not those of outliers: the state there is the word of another server, and must be resolved with what is known here
+    /// rather than take its place.
     pub(super) async fn past(&self, pdu: &Pdu) -> Result<HashSet<String>, Failure> {
         let mut past: HashSet<String> = pdu.prev_events().map(str::to_owned).collect();
         let mut left: Vec<String> = past.iter().cloned().collect();
@@ -288,7 +291,8 @@ impl RoomGuard {
             looked_at += left.len();
             let events = self.known(std::mem::take(&mut left)).await?;
             for event in events.into_iter().flatten() {
-                if event.header.status != EventStatus::Accepted {
+                let kept_out = event.header.status != EventStatus::Accepted;
+                if kept_out && is_settled(Some(&event)) {
                     let prev = event.pdu.prev_events().map(str::to_owned);
                     left.extend(prev.filter(|id| past.insert(id.clone())));
                 }

@@ -25,9 +25,11 @@ use crate::{Event, Failure, RoomHandle, Rooms};
 
 /// How many times servers are asked for predecessors of what one of them sent.
 const MOST_ROUNDS: usize = 50;
-/// How many predecessors are asked for at once. Servers in use give no more than this; one that gives fewer has come to
-/// the end of what it gives.
+/// How many predecessors are asked for at once. Servers in use give no more than this.
 const EVENTS_A_ROUND: u32 = 20;
+/// A server that gives fewer has come to the end of what it gives. One that gives at least as many as the specification's
+/// default may have more, whatever was asked for.
+const FULL_ANSWER: usize = 10;
 /// Most predecessors that are fetched for one transaction.
 const MOST_PREDECESSORS: usize = 1_000;
 /// Most predecessors that stay missing and for which a state is fetched.
@@ -198,7 +200,7 @@ impl Rooms {
 
 /// Whether an event has been judged, so that its successors can be. Not if it is part of an auth chain that was rejected by
 /// its own auth events: the state at it is not known.
-pub(super) fn is_settled(event: Option<&Arc<Event>>) -> bool {
+pub(crate) fn is_settled(event: Option<&Arc<Event>>) -> bool {
     event.is_some_and(|event| match event.header.status {
         EventStatus::Accepted | EventStatus::SoftFailed => true,
         EventStatus::Rejected => event.header.after() != Root::EMPTY,
@@ -308,7 +310,7 @@ impl<'a> Gatherer<'a> {
                     0
                 }
             };
-            let more = given >= EVENTS_A_ROUND as usize && self.events.len() > before;
+            let more = given >= FULL_ANSWER && self.events.len() > before;
             if more {
                 continue;
             }

@@ -175,6 +175,7 @@ impl Rooms {
             .verify_whole(fetch, pdu)
             .await?
             .map_err(AcceptMembershipError::Malformed)?;
+        let pdu = self.ask_policy_of(&handle, pdu).await?;
         let (event, told) = self.admit_member(&handle, pdu).await?;
         if event.header.status == EventStatus::Accepted {
             Ok(told)

@@ -72,7 +72,7 @@ impl Rooms {
             let guard = rooms.lock_known(&request.room_id).await?;
             let target = request.target.as_str();
             let draft = Draft::state(&request.sender, MEMBER, target, request.content);
-            let event = guard.draw_up(draft).await?;
+            let mut event = guard.draw_up(draft).await?;
             let mut told = guard.told_outside();
             // Who invites him, and how he presents himself.
             told.extend(
@@ -81,6 +81,9 @@ impl Rooms {
                     .await?
                     .map(|event| event.pdu.clone()),
             );
+            let handle = guard.handle().clone();
+            drop(guard);
+            event = rooms.with_policy(&handle, event).await?;
             Ok(DrawnInvite { event, told })
         })
         .await
@@ -136,6 +139,8 @@ impl Rooms {
         let Some(handle) = handle else {
             return of_no_use("its room is not known");
         };
+        // The other server may have given back nothing but its own signature beside ours.
+        let signed = self.ask_policy_of(&handle, signed).await?;
         let (event, _) = self.admit_member(&handle, signed).await?;
         if event.header.status != EventStatus::Accepted {
             let text = "it was refused before".to_owned();

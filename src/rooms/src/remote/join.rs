@@ -1,6 +1,6 @@
 //! Users of other servers who join through this one: `make_join` and `send_join`.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use myelin_data::rooms::{EventStatus, Membership as Stored};
 use myelin_rules::{Membership, Pdu, RoomVersion, auth::JoinRule};
@@ -175,10 +175,7 @@ impl Rooms {
         };
         let verified = self.verify_whole(fetch, pdu).await?;
         let pdu = verified.map_err(AcceptJoinError::Malformed)?;
-        let asked = self.ask_policy(&handle, vec![pdu], &HashSet::new()).await?;
-        let Some(pdu) = asked.into_iter().next() else {
-            return Err(Failure::CutShort.into());
-        };
+        let pdu = self.ask_policy_of(&handle, pdu).await?;
 
         let mut guard = self.lock(&handle).await?;
         guard.settle().await?;

@@ -37,13 +37,14 @@ pub use handshake::{
     AcceptMembership, AcceptMembershipError, MakeMembership, MakeMembershipError,
     MembershipTemplate, Step,
 };
+pub(crate) use gather::is_settled;
 pub(crate) use inbox::Inbox;
 pub use inbox::{DeliverError, Delivered, InboxLimits, InboxWork, Judged, Load, NotTaken};
 pub use invited::{ReceiveInvite, ReceiveInviteError};
 pub use inviting::{CompleteInviteError, DrawnInvite, InviteDraft};
 pub use join::{AcceptJoin, AcceptJoinError, AcceptedJoin, MakeJoin, MakeJoinError};
 pub(crate) use judge::authorised_by;
-pub use policy::AskPolicy;
+pub use policy::{AskPolicy, NotSigned};
 pub(crate) use receipts::Awaiting;
 pub use receipts::RemoteReceipt;
 pub use receive::Outcome;

@@ -120,6 +120,45 @@ impl Rooms {
         Ok(self.resident_room(room_id).await?.is_some())
     }
 
+    /// The servers that told a user of a room: of an invitation, or in answer to a knock; and that of whoever invited him.
+    pub async fn telling_servers(
+        &self,
+        room_id: &RoomId,
+        user: &UserId,
+    ) -> Result<Vec<OwnedServerName>, Failure> {
+        let (rooms, room_id, user) = (self.clone(), room_id.to_owned(), user.to_owned());
+        let read = move |view: &View| match rooms.find(view, &room_id)? {
+            Some(handle) => rooms.told_by(view, &handle, &user),
+            None => Ok(Vec::new()),
+        };
+        Ok(self.0.store.read(read).await?)
+    }
+
+    fn told_by(
+        &self,
+        view: &View,
+        handle: &RoomHandle,
+        user: &UserId,
+    ) -> Result<Vec<OwnedServerName>, StoreError> {
+        let mut told = Vec::new();
+        let Some(num) = self.0.interner.find_user(view, user)? else {
+            return Ok(told);
+        };
+        let key = (num, handle.num);
+        if let Some(Shown::Raw { via, .. }) = view.get::<StrippedStates>(&key)? {
+            let named = via.into_iter();
+            told.extend(named.filter_map(|name| OwnedServerName::try_from(name).ok()));
+        }
+        let relation = view.get::<UserRooms>(&key)?;
+        if let Some(relation) = relation.filter(|row| row.membership == Stored::Invite)
+            && let Some(invitation) = self.event(view, handle.num, relation.event)?
+            && let Ok(inviter) = UserId::parse(invitation.pdu.sender())
+        {
+            told.push(inviter.server_name().to_owned());
+        }
+        Ok(told)
+    }
+
     /// Other servers that may know a room better than this one, the likeliest first: those that told of an invitation or
     /// took a knock, that of whoever invited the user, those of users with power in the room, those of members, by what was known last.
     pub async fn likely_servers(
@@ -129,26 +168,11 @@ impl Rooms {
     ) -> Result<Vec<OwnedServerName>, Failure> {
         let (rooms, room_id, user) = (self.clone(), room_id.to_owned(), user.to_owned());
         let read = move |view: &View| {
-            let mut users: Vec<OwnedUserId> = Vec::new();
             let Some(handle) = rooms.find(view, &room_id)? else {
-                return Ok((Vec::new(), users));
+                return Ok((Vec::new(), Vec::new()));
             };
-            let mut told = Vec::new();
-            if let Some(num) = rooms.0.interner.find_user(view, &user)? {
-                let key = (num, handle.num);
-                if let Some(Shown::Raw { via, .. }) = view.get::<StrippedStates>(&key)? {
-                    told.extend(
-                        via.into_iter()
-                            .filter_map(|name| OwnedServerName::try_from(name).ok()),
-                    );
-                }
-                let relation = view.get::<UserRooms>(&key)?;
-                if let Some(relation) = relation.filter(|row| row.membership == Stored::Invite)
-                    && let Some(invitation) = rooms.event(view, handle.num, relation.event)?
-                {
-                    users.extend(OwnedUserId::try_from(invitation.pdu.sender()));
-                }
-            }
+            let told = rooms.told_by(view, &handle, &user)?;
+            let mut users: Vec<OwnedUserId> = Vec::new();
             users.extend(stored_state(&rooms, view, &handle)?.users_with_levels());
             let joined = Scan::prefix(&(handle.num, Stored::Join)).limit(MOST_MEMBERS);
             let members = view

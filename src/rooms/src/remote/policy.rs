@@ -15,6 +15,7 @@ use myelin_store::{StoreError, View};
 use ruma::{OwnedServerName, ServerName};
 use serde::Deserialize;
 use serde_json::Value;
+use thiserror::Error;
 
 use super::{FetchError, Fetching};
 use crate::{
@@ -36,7 +37,18 @@ pub trait AskPolicy: Send + Sync {
         &'a self,
         via: &'a ServerName,
         event: &'a Pdu,
-    ) -> Fetching<'a, Result<String, FetchError>>;
+    ) -> Fetching<'a, Result<String, NotSigned>>;
+}
+
+/// Why a policy server gave no signature.
+#[derive(Clone, Debug, Error)]
+pub enum NotSigned {
+    /// It does not recommend the event, and says so, for whoever wants to send it.
+    #[error("{0}")]
+    Refused(String),
+    /// It could not be asked, or its answer is of no use.
+    #[error("the policy server of the room cannot be asked")]
+    Failed(#[source] FetchError),
 }
 
 /// A room's policy server.
@@ -80,8 +92,12 @@ impl PolicyServer {
             return Err("the policy server of the room cannot be asked".to_owned());
         };
         let signature = policies.sign(&self.via, event).await;
-        let signature =
-            signature.map_err(|error| format!("the policy server does not sign it: {error}"))?;
+        let signature = signature.map_err(|error| {
+            if let NotSigned::Failed(cause) = &error {
+                tracing::debug!(via = %self.via, error = %cause, "ask a policy server");
+            }
+            error.to_string()
+        })?;
         let signed = event.with_policy_signature(self.via.as_str(), &signature);
         if !self.recommends(&signed) {
             return Err("the signature of the policy server does not fit".to_owned());
@@ -99,14 +115,8 @@ impl Rooms {
         self.0.policies.set(policies).ok();
     }
 
-    /// The events with the signature of the room's policy server, where it gives one to those that lack it; outliers are not
-    /// shown to it.
-    pub(super) async fn ask_policy(
-        &self,
-        handle: &RoomHandle,
-        events: Vec<Pdu>,
-        outliers: &HashSet<String>,
-    ) -> Result<Vec<Pdu>, Failure> {
+    /// The policy server that a room uses.
+    async fn policy_server(&self, handle: &RoomHandle) -> Result<Option<PolicyServer>, Failure> {
         let (rooms, num) = (self.clone(), handle.num);
         let read = move |view: &View| {
             let room = RoomView::open(&rooms, view, num)?;
@@ -119,7 +129,45 @@ impl Rooms {
                 _ => Ok::<_, StoreError>(None),
             }
         };
-        let Some(policy) = self.0.store.read(read).await? else {
+        Ok(self.0.store.read(read).await?)
+    }
+
+    /// An event of a handshake with the signature of the room's policy server, where it gives one. Without it the event is
+    /// refused when it is judged.
+    pub(super) async fn ask_policy_of(
+        &self,
+        handle: &RoomHandle,
+        event: Pdu,
+    ) -> Result<Pdu, Failure> {
+        let none = HashSet::new();
+        let mut asked = self.ask_policy(handle, vec![event], &none).await?;
+        asked.pop().ok_or(Failure::CutShort)
+    }
+
+    /// The same for an event of ours that leaves the server before it is part of the room, while nobody holds the room.
+    pub(super) async fn with_policy(
+        &self,
+        handle: &RoomHandle,
+        event: Pdu,
+    ) -> Result<Pdu, AppendError> {
+        match self.policy_server(handle).await? {
+            Some(policy) if !policy.recommends(&event) => {
+                let signed = policy.ask(self, &event).await;
+                signed.map_err(AppendError::Forbidden)
+            }
+            _ => Ok(event),
+        }
+    }
+
+    /// The events with the signature of the room's policy server, where it gives one to those that lack it; outliers are not
+    /// shown to it.
+    pub(super) async fn ask_policy(
+        &self,
+        handle: &RoomHandle,
+        events: Vec<Pdu>,
+        outliers: &HashSet<String>,
+    ) -> Result<Vec<Pdu>, Failure> {
+        let Some(policy) = self.policy_server(handle).await? else {
             return Ok(events);
         };
         let lacking = events

@@ -1,12 +1,13 @@
 //! Events and joins of another server, which is played by a key, a few builders and a [`Fetch`] in memory.
 
 mod backfill;
+mod forms;
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -20,7 +21,8 @@ use myelin_rooms::{
     AppendError, Options, Preset, SendError, SendMessage, Thread,
     remote::{
         AcceptJoin, AcceptJoinError, AcceptedJoin, AskPolicy, DeliverError, Fetch, FetchError,
-        Fetching, InboxLimits, Load, MakeJoin, MakeJoinError, MissingEvents, NotTaken, Outcome,
+        Fetching, InboxLimits, Load, MakeJoin, MakeJoinError, MissingEvents, NotSigned, NotTaken,
+        Outcome,
         RemoteReceipt, ServeError, StateEvents, StateIds, WantedKey,
     },
 };
@@ -47,6 +49,8 @@ pub(crate) struct Elsewhere {
     events: Mutex<HashMap<String, Pdu>>,
     /// What `get_missing_events` may give.
     missing: Mutex<Vec<Pdu>>,
+    /// How much of that it gives at once, whatever is asked for; 0 for no such limit.
+    most: AtomicUsize,
     /// What `backfill` may give.
     history: Mutex<Vec<Pdu>>,
     /// What `state_ids` answers, for any event.
@@ -98,7 +102,11 @@ impl Fetch for Elsewhere {
             let missing = self.missing.lock();
             let mut wanted: Vec<String> = request.latest.iter().map(ToString::to_string).collect();
             let mut found: Vec<Pdu> = Vec::new();
-            for _ in 0..request.limit {
+            let limit = match self.most.load(Ordering::SeqCst) {
+                0 => request.limit as usize,
+                most => most,
+            };
+            for _ in 0..limit {
                 let cited: Vec<String> = self
                     .events
                     .lock()
@@ -1591,13 +1599,10 @@ impl AskPolicy for Moderator {
         &'a self,
         via: &'a ServerName,
         event: &'a Pdu,
-    ) -> Fetching<'a, Result<String, FetchError>> {
+    ) -> Fetching<'a, Result<String, NotSigned>> {
         Box::pin(async move {
             if event.content_json().contains("spam") {
-                return Err(FetchError::Refused {
-                    status: 400,
-                    errcode: "M_FORBIDDEN".to_owned(),
-                });
+                return Err(NotSigned::Refused("It looks like an advertisement".to_owned()));
             }
             let signed = event.countersigned(&Signer::new(via.as_str(), policy_key()));
             let signed: Value = serde_json::from_str(signed.json()).expect("JSON");
@@ -1643,10 +1648,10 @@ async fn a_policy_server_recommends_events() {
     assert!(text["signatures"]["here.org"].is_object());
     let shown = shared.shown();
     let refused = rooms.send_message(say("spam")).await;
-    assert!(matches!(
-        refused,
-        Err(SendError::Append(AppendError::Forbidden(_)))
-    ));
+    let Err(SendError::Append(AppendError::Forbidden(text))) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(text, "It looks like an advertisement");
     assert_eq!(shared.shown(), shown);
     // What names the policy server needs no recommendation.
     let again = policy("there.org");

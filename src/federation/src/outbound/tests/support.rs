@@ -75,6 +75,7 @@ impl Wire for Elsewhere {
                 return Err(RequestError::Refused {
                     status: *status,
                     errcode: String::new(),
+                    text: String::new(),
                 });
             }
             self.taken.lock().push(came);

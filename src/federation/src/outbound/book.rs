@@ -85,6 +85,12 @@ struct Destination {
     walk: Option<Box<CatchUp>>,
     ephemerals: Ephemerals,
     durable: Durable,
+    /// Everything that users of ours had read up to here it has been told.
+    told: Pos,
+    /// Up to where that is so once the transaction at hand is delivered; none if it has no receipts.
+    telling: Option<Pos>,
+    /// Receipts that were set after this position it may have missed.
+    unread: Option<Pos>,
     failures: u32,
     /// How often the transaction at hand was refused as such.
     refusals: u32,
@@ -172,6 +178,8 @@ pub(super) struct Book {
     due: BTreeSet<(Millis, Id)>,
     /// Up to where the log was read into the queues.
     dispatched: Pos,
+    /// Up to where receipts were made into EDUs.
+    receipts: Pos,
     /// Those without a row for which something waits in the queue.
     pending: HashSet<Id>,
     /// Those whose row may not be as it should.
@@ -183,6 +191,13 @@ impl Book {
     #[cfg(test)]
     pub(super) const SIZE_OF_ONE: usize = size_of::<Destination>();
 
+    /// Whether a destination may have missed receipts.
+    #[cfg(test)]
+    pub(super) fn has_unread(&self, name: &ServerName) -> bool {
+        let id = self.by_name.get(name);
+        id.is_some_and(|id| self.list[id.0 as usize].unread.is_some())
+    }
+
     /// A book in which everybody is up to date at `dispatched`, but for those with a row.
     pub(super) fn new(dispatched: Pos, rows: Vec<(OwnedServerName, Row)>, now: Millis) -> Self {
         let mut book = Self {
@@ -192,6 +207,7 @@ impl Book {
             slow: VecDeque::new(),
             due: BTreeSet::new(),
             dispatched,
+            receipts: dispatched,
             pending: HashSet::new(),
             unwritten: HashSet::new(),
         };
@@ -200,6 +216,7 @@ impl Book {
             let destination = book.at(id);
             destination.cursor = row.cursor;
             destination.missed = Some(dispatched);
+            destination.unread = Some(row.cursor);
             destination.failures = row.failures;
             destination.stored = Some(row);
             if row.failures > 0 && row.next_attempt > now {
@@ -227,6 +244,9 @@ impl Book {
             walk: None,
             ephemerals: Ephemerals::default(),
             durable: Durable::default(),
+            told: self.receipts,
+            telling: None,
+            unread: None,
             failures: 0,
             refusals: 0,
             slow: false,
@@ -312,10 +332,19 @@ impl Book {
         self.at(id).durable.messages_arrived(more);
     }
 
-    /// Keeps something for a destination that matters only now. One that does not answer does not get it.
+    /// Notes that receipts were made into EDUs up to a position.
+    pub(super) fn told_receipts(&mut self, pos: Pos) {
+        self.receipts = self.receipts.max(pos);
+    }
+
+    /// Keeps something for a destination that matters only now. One that does not answer does not get it; receipts it is
+    /// told when it answers again.
     pub(super) fn ephemeral(&mut self, id: Id, key: EphemeralKey, edu: Edu) {
         let destination = self.at(id);
         if matches!(destination.phase, Phase::Waiting(_)) {
+            if key.is_receipt() {
+                destination.unread.get_or_insert(destination.told);
+            }
             return;
         }
         destination.ephemerals.put(key, edu);
@@ -341,8 +370,11 @@ impl Book {
             Lane::Quick => self.quick.pop_front(),
             Lane::Slow => self.slow.pop_front(),
         }?;
+        let (dispatched, receipts) = (self.dispatched, self.receipts);
         let destination = self.at(id);
         destination.phase = Phase::Sending;
+        destination.telling = None;
+        let nothing_new = destination.has_everything() && destination.ephemerals.is_empty();
         // What other servers must have, and what does not last, waits for no event: a transaction that failed may have done
         // so for the sake of its events, so that messages to devices go alone after it.
         let apart = destination.failures > 0 && destination.durable.has_messages();
@@ -354,7 +386,11 @@ impl Book {
             // Who catches up is not to learn what is so now before he knows the events that it speaks of.
             let walk = destination.walk.take();
             (Events::Missed(destination.cursor, walk), Vec::new())
+        } else if destination.unread.is_some() && nothing_new {
+            // It has every event, and catches up with what was read only.
+            (Events::Missed(dispatched, None), Vec::new())
         } else {
+            destination.telling = destination.ephemerals.has_receipts().then_some(receipts);
             let items = destination.queue.iter().take(MAX_PDUS);
             let next = destination.queue.get(MAX_PDUS);
             let sent = Sent::before(items.copied().collect(), next);
@@ -405,6 +441,7 @@ impl Book {
         destination.slow = at.took > SLOW;
         let had_events = !sent.items.is_empty();
         destination.durable.put_back_messages();
+        let telling = destination.telling.take();
         if passes {
             destination.failures = 0;
             // Messages that were taken say nothing of the events that were refused.
@@ -414,6 +451,12 @@ impl Book {
                 destination.durable.refusals = 0;
             }
             destination.durable.lists_arrived();
+            // What is left for the next transaction is not told yet.
+            if let Some(pos) = telling
+                && !destination.ephemerals.has_receipts()
+            {
+                destination.told = pos;
+            }
             if let Some(last) = sent.items.last() {
                 while destination
                     .queue
@@ -435,6 +478,9 @@ impl Book {
             }
             destination.failures = destination.failures.saturating_add(1);
             destination.fall_behind();
+            if telling.is_some() || destination.ephemerals.has_receipts() {
+                destination.unread.get_or_insert(destination.told);
+            }
             destination.ephemerals.clear();
             let until = at
                 .now
@@ -447,8 +493,9 @@ impl Book {
         self.make_ready(id);
     }
 
-    /// Notes that the timelines up to `through` have nothing more for a destination.
-    pub(super) fn caught_up(&mut self, id: Id, through: Pos) {
+    /// Notes that the timelines up to `through` have nothing more for a destination. Answers after which position it may have
+    /// missed receipts, if it may: these are to be told now.
+    pub(super) fn caught_up(&mut self, id: Id, through: Pos) -> Option<Pos> {
         let destination = self.at(id);
         destination.phase = Phase::Idle;
         destination.durable.put_back_messages();
@@ -457,8 +504,19 @@ impl Book {
         if destination.missed.is_some_and(|missed| missed <= through) {
             destination.missed = None;
         }
+        let unread = match destination.missed {
+            None => destination.unread.take(),
+            Some(_) => None,
+        };
         self.settle(id);
         self.make_ready(id);
+        unread
+    }
+
+    /// Notes that receipts after a position are to be told to a destination after all.
+    pub(super) fn unread_since(&mut self, id: Id, pos: Pos) {
+        let unread = &mut self.at(id).unread;
+        *unread = Some(unread.map_or(pos, |earlier| earlier.min(pos)));
     }
 
     /// Notes that there was nothing to be sent.
@@ -635,6 +693,7 @@ pub(super) struct Attempt<'a> {
 impl Destination {
     fn has_work(&self) -> bool {
         self.missed.is_some()
+            || self.unread.is_some()
             || !self.queue.is_empty()
             || !self.ephemerals.is_empty()
             || self.durable.has_work()

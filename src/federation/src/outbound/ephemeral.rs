@@ -21,6 +21,13 @@ pub enum EphemeralKey {
     Presence(UserNum),
 }
 
+impl EphemeralKey {
+    /// Whether it is stored what the EDU says, so that it can be said again.
+    pub(super) fn is_receipt(&self) -> bool {
+        matches!(self, Self::Receipt(..))
+    }
+}
+
 /// An EDU as it stands in a transaction; shared by all destinations that get it.
 #[derive(Clone, Debug)]
 pub struct Edu(Arc<Value>);
@@ -54,6 +61,11 @@ impl Ephemerals {
             self.0.remove(0);
         }
         self.0.push((key, edu));
+    }
+
+    /// Whether receipts are among what waits.
+    pub(super) fn has_receipts(&self) -> bool {
+        self.0.iter().any(|(key, _)| key.is_receipt())
     }
 
     /// Takes the oldest off.

@@ -292,7 +292,14 @@ impl Outbound {
                 if let Err(error) = self.forget_left(&name, through).await {
                     tracing::warn!(error = crate::chain(&error), "departures are kept");
                 }
-                self.with(|book| book.caught_up(id, through));
+                let unread = self.with(|book| book.caught_up(id, through)).flatten();
+                if let Some(since) = unread
+                    && let Err(error) = self.tell_missed_receipts(&name, since).await
+                {
+                    tracing::warn!(error = crate::chain(&error), "receipts were not told");
+                    // With what it fails at next, or catches up with.
+                    self.with(|book| book.unread_since(id, since));
+                }
                 return;
             }
             Next::Nothing => {

@@ -11,7 +11,7 @@ use std::{
 use myelin_data::rooms::{ReceiptKind, Receipts, ReceiptsByPos};
 use myelin_store::{Scan, StoreError, View};
 use myelin_types::{Millis, Pos, RoomNum, UserNum};
-use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,9 @@ const COLLECT: Duration = Duration::from_millis(300);
 const MOST_CHANGES: usize = 10_000;
 /// How many receipts of a room are sent at once; of more the newest are.
 const MOST_RECEIPTS: usize = 1_000;
+
+/// About how many receipts a server is told that did not answer for a while: no more than wait for it at once.
+const MOST_MISSED: usize = 200;
 
 /// The typing users of this server in each room, with when that was last said.
 type Typists = HashMap<RoomNum, BTreeMap<UserNum, Millis>>;
@@ -148,7 +151,38 @@ impl Outbound {
         for Told { servers, key, edu } in told {
             self.to_all(&servers, &key, &edu);
         }
+        self.with(|book| book.told_receipts(through));
         Ok(through)
+    }
+
+    /// Tells a server that did not answer for a while what users of this one have read since a position, as far as that still
+    /// holds.
+    pub(super) async fn tell_missed_receipts(
+        &self,
+        server: &ServerName,
+        since: Pos,
+    ) -> Result<(), StoreError> {
+        let (outbound, name) = (self.clone(), server.to_owned());
+        let read = move |view: &View| {
+            let rooms = &outbound.0.rooms;
+            let mut missed = Vec::new();
+            for room in rooms.rooms_of_server(view, &name)? {
+                if missed.len() >= MOST_MISSED {
+                    break;
+                }
+                if rooms.positions(view, room)?.receipts > since {
+                    let told = outbound.receipts(view, room, since)?.into_iter();
+                    missed.extend(told.filter(|told| told.servers.contains(&name)));
+                }
+            }
+            Ok::<_, StoreError>(missed)
+        };
+        let missed = self.0.store.read(read).await?;
+        let server = server.to_owned();
+        for Told { key, edu, .. } in missed {
+            self.to_all(std::slice::from_ref(&server), &key, &edu);
+        }
+        Ok(())
     }
 
     /// The public receipts of users of this server that were set after a position.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use myelin_types::{Clock, EventNum, Millis, MockClock, Pos, RoomNum, SeededRandom};
+use myelin_types::{Clock, EventNum, Millis, MockClock, Pos, RoomNum, SeededRandom, UserNum};
 
 use super::{
     super::book::{At, Attempt, Book, Events, Item, Job, Lane, Outcome, Sent},
@@ -235,13 +235,52 @@ fn a_batch_that_does_not_fit_is_sent_again_as_a_whole_after_a_crash() {
 }
 
 #[test]
+fn receipts_are_missed_by_those_who_do_not_answer_and_nothing_else_is() {
+    let receipt = |user| EphemeralKey::Receipt(RoomNum(1), UserNum(user), "".into());
+    let edu = || Edu::new("m.receipt", serde_json::json!({}));
+    let mut machine = Machine::new();
+    let (dead, other) = (machine.book.id(&server(0)), machine.book.id(&server(1)));
+    machine.book.told_receipts(Pos(12));
+    machine.book.ephemeral(dead, receipt(1), edu());
+    machine.book.ephemeral(other, EphemeralKey::Presence(UserNum(1)), edu());
+    for _ in 0..2 {
+        let job = machine.take().expect("ready");
+        machine.finish(&job, Outcome::Failed);
+    }
+    machine.book.told_receipts(Pos(14));
+    machine.book.ephemeral(dead, receipt(2), edu());
+    assert!(machine.take().is_none());
+    machine.clock.advance(Duration::from_secs(10));
+    machine.book.advance(Pos(15));
+    // There are no events to catch up with, and nothing of the other one.
+    let job = machine.take().expect("due");
+    assert_eq!(job.id, dead);
+    assert!(matches!(job.events, Events::Missed(Pos(15), None)));
+    assert!(machine.take().is_none());
+    assert_eq!(machine.book.caught_up(dead, Pos(16)), Some(Pos(10)));
+    assert!(machine.take().is_none());
+
+    // What was delivered is told for good.
+    machine.book.ephemeral(dead, receipt(2), edu());
+    let job = machine.take().expect("ready");
+    machine.finish(&job, Outcome::Delivered);
+    machine.book.told_receipts(Pos(20));
+    machine.book.ephemeral(dead, receipt(3), edu());
+    let job = machine.take().expect("ready");
+    machine.finish(&job, Outcome::Failed);
+    machine.clock.advance(Duration::from_secs(10));
+    machine.take().expect("due");
+    assert_eq!(machine.book.caught_up(dead, Pos(20)), Some(Pos(14)));
+}
+
+#[test]
 fn what_a_destination_costs_in_memory() {
     // Bounds the 5,000 destinations of a large server to about two megabytes, names and maps included.
-    const { assert!(Book::SIZE_OF_ONE <= 320) };
+    const { assert!(Book::SIZE_OF_ONE <= 360) };
     let mut machine = Machine::new();
     let id = machine.book.id(&server(0));
     for user in 0..1_000 {
-        let key = EphemeralKey::Presence(myelin_types::UserNum(user));
+        let key = EphemeralKey::Presence(UserNum(user));
         let edu = Edu::new("m.presence", serde_json::json!({}));
         machine.book.ephemeral(id, key, edu);
         machine.push(0, 11 + u64::from(user));

@@ -123,6 +123,49 @@ async fn a_server_that_does_not_answer_gets_no_stale_news() {
 }
 
 #[tokio::test]
+async fn a_server_that_was_down_hears_what_was_read_meanwhile() {
+    let world = World::new().await;
+    let room = world.room(1).await;
+    let there = server(0);
+    let process = world.start().await;
+    world.elsewhere.refuse(&there, 502);
+    world.say(&room, "1".to_owned()).await;
+    until(|| process.outbound.with(|book| book.census().waiting) == Some(1)).await;
+    for text in ["2", "3"] {
+        world.say(&room, text.to_owned()).await;
+        let receipt = NewReceipt {
+            kind: ReceiptKind::Read,
+            thread: Thread::Unthreaded,
+            event_id: last_event(&world, &room),
+        };
+        let set = world.here.rooms.set_receipts(&room, user(), vec![receipt]);
+        set.await.expect("she is there");
+    }
+    until(|| process.outbound.with(|book| book.has_unread(&there)) == Some(true)).await;
+    let newest = last_event(&world, &room);
+    world.elsewhere.answer(&there);
+    process.outbound.heard(&there);
+    let receipts = || {
+        let edus = world.elsewhere.edus(&there).into_iter();
+        let receipts = edus.filter(|edu| edu["edu_type"] == "m.receipt");
+        receipts.collect::<Vec<_>>()
+    };
+    until(|| !receipts().is_empty()).await;
+    process.stop().await;
+    let told = receipts();
+    let of_room = &told[told.len() - 1]["content"][room.as_str()]["m.read"];
+    assert_eq!(of_room[user().as_str()]["event_ids"], json!([newest]));
+    // Not before the event that it speaks of.
+    let taken = world.elsewhere.taken(&there);
+    let with = |what: &str| {
+        let has = |content: &Value| content[what].as_array().is_some_and(|list| !list.is_empty());
+        taken.iter().position(|came| has(&came.content))
+    };
+    assert!(with("pdus") < with("edus"));
+    assert_eq!(world.elsewhere.texts(&there), ["1", "2", "3"]);
+}
+
+#[tokio::test]
 async fn others_see_how_a_user_of_ours_is() {
     let world = World::new().await;
     world.room(2).await;

@@ -165,7 +165,7 @@ pub(crate) fn joined_room(
             .of(room.num(), &context.filters.account_data)?
     };
     let nothing = recent.events.is_empty()
-        && !recent.limited
+        && !recent.is_limited(start)
         && state.is_empty()
         && ephemeral.is_empty()
         && account_data.is_empty()
@@ -181,7 +181,7 @@ pub(crate) fn joined_room(
         summary,
         timeline: Timeline {
             events: shaper.timeline(&mut sight, &recent.events)?,
-            limited: recent.limited || known.newly_joined,
+            limited: recent.is_limited(start) || known.newly_joined,
             prev_batch: Some(room.token(recent.start)),
         },
         ephemeral,

@@ -9,7 +9,7 @@ use myelin_rooms::{
 };
 use myelin_state::Root;
 use myelin_store::StoreError;
-use myelin_types::StateKeyNum;
+use myelin_types::{EventNum, StateKeyNum};
 
 use crate::answer::Context;
 
@@ -21,6 +21,8 @@ pub(crate) struct Recent {
     pub(crate) limited: bool,
     /// The point before the first of them.
     pub(crate) start: Place,
+    /// Whether the first event of the room's history that is known here was looked at.
+    pub(crate) from_front: bool,
 }
 
 /// The newest events of `span`.
@@ -38,6 +40,7 @@ pub(crate) fn recent(
             events: Vec::new(),
             limited: false,
             start: span.end,
+            from_front: false,
         });
     }
     let first_of_segment = room
@@ -66,6 +69,7 @@ pub(crate) fn recent(
     Ok(Recent {
         events: page.events,
         limited,
+        from_front: !limited && span.start == Place::START && filters.timeline_limit > 0,
         // Older history may be filled in before the first event that is known.
         start: if limited || span.start == Place::START {
             page.next
@@ -76,11 +80,22 @@ pub(crate) fn recent(
 }
 
 impl Recent {
+    /// Whether there is more than the client gets. A room that was joined through another server may begin in the middle of
+    /// its history: the first event that is known of it has a state before it. What is missing is fetched when the client
+    /// pages back.
+    pub(crate) fn is_limited(&self, start: Root) -> bool {
+        self.limited || self.from_front && start != Root::EMPTY
+    }
+
     /// Leaves out the older part of the timeline, as far as applying it would give the client an outdated state.
     ///
     /// That happens when the user sees an event that set an entry of the state, but not a later one that set it again:
     /// because history was hidden from him in between, or his filter hides it. Clients apply the timeline after the state
     /// section, so that the latter cannot set it right.
+    ///
+    /// An event whose entry is as an earlier event set it is left where it is: it lost against that one when the room's state
+    /// was resolved, but it is part of the history, and to leave it out would hide whatever came with it from those who
+    /// watch the room. Clients who want the state right in spite of that ask for `state_after`.
     pub(crate) fn without_outdated_state(
         mut self,
         room: &RoomView<'_>,
@@ -104,11 +119,20 @@ impl Recent {
             .filter_map(|(key, index)| Some((key?, index)))
             .collect();
         let keys: Vec<StateKeyNum> = last.keys().copied().collect();
-        let outdated = last
+        let differing: Vec<(usize, EventNum)> = last
             .values()
             .zip(room.state_nums(end, &keys)?)
-            .filter(|(index, current)| *current != Some(self.events[**index].num))
-            .map(|(index, _)| *index)
+            .filter_map(|(index, current)| Some((*index, current?)))
+            .filter(|(index, current)| *current != self.events[*index].num)
+            .collect();
+        let nums: Vec<EventNum> = differing.iter().map(|(_, current)| *current).collect();
+        let outdated = differing
+            .iter()
+            .zip(room.events(&nums)?)
+            .filter(|((index, _), current)| {
+                current.header.place > self.events[*index].header.place
+            })
+            .map(|((index, _), _)| *index)
             .max();
         if let Some(outdated) = outdated {
             let removed = self.events.drain(..=outdated).next_back();

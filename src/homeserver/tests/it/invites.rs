@@ -194,3 +194,33 @@ async fn knocks_are_taken_back_turned_away_and_answered() {
         .await
         .refused(404, "M_NOT_FOUND");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_invitation_that_is_taken_back_ends_at_the_invited_user() {
+    let (_servers, alice, bob) = two().await;
+    for version in ["1", "11", "12"] {
+        let request = json!({
+            "preset": "private_chat", "room_version": version, "invite": [bob.user_id()],
+        });
+        let room = alice.create_room(&request).await;
+        let sync = bob.sync(None).await;
+        assert!(sync["rooms"]["invite"][&room].is_object(), "{version}");
+        let since = sync["next_batch"].as_str().map(str::to_owned);
+        let kick = format!("{V3}/rooms/{}/kick", encoded(&room));
+        let target = json!({ "user_id": bob.user_id(), "reason": "a mistake" });
+        alice.post(&kick, &target).await.ok();
+        let sync = bob
+            .sync_until(since, |sync| !sync["rooms"]["leave"][&room].is_null())
+            .await;
+        let left = &sync["rooms"]["leave"][&room]["timeline"]["events"];
+        assert_eq!(left[0]["sender"], alice.user_id(), "{version}");
+        assert_eq!(left[0]["content"]["membership"], "leave");
+        assert_eq!(left[0]["content"]["reason"], "a mistake");
+        assert!(section(&bob, "invite", &room).await.is_null());
+        bob.join(&room).await.refused(403, "M_FORBIDDEN");
+        // It can be given again.
+        alice.invite(&room, bob.user_id()).await.ok();
+        bob.join(&room).await.ok();
+        assert_eq!(membership(&alice, &room, bob.user_id()).await, "join");
+    }
+}

@@ -59,6 +59,17 @@ async fn a_room_of_every_version_is_entered_from_another_server() {
         let timeline = &sync["rooms"]["join"][&room]["timeline"]["events"];
         assert_eq!(timeline.as_array().map(Vec::len), Some(1));
         assert_eq!(timeline[0]["state_key"], bob.user_id());
+        // What was before is there for whoever pages back.
+        let timeline = &sync["rooms"]["join"][&room]["timeline"];
+        assert_eq!(timeline["limited"], true, "version {version}");
+        let from = encoded(timeline["prev_batch"].as_str().expect("a token"));
+        let path = format!("/rooms/{}/messages?dir=b&from={from}", encoded(&room));
+        let page = get(&bob, &path).await.ok();
+        let chunk = page["chunk"].as_array().expect("a list");
+        assert!(chunk.iter().any(|event| event["type"] == "m.room.create"));
+        let sync = get(&alice, "/sync").await.ok();
+        let whole = &sync["rooms"]["join"][&room]["timeline"];
+        assert_eq!(whole["limited"], false, "she has it from its beginning");
         let state = &sync["rooms"]["join"][&room]["state"]["events"];
         let state = state.as_array().expect("a list");
         assert!(state.iter().any(|event| event["type"] == "m.room.create"));
@@ -117,4 +128,58 @@ async fn a_room_that_was_left_is_entered_again() {
     post(&bob, &path, &json!({})).await.ok();
     assert_eq!(get(&bob, &name).await.ok(), body);
     assert_eq!(joined(&bob, &room).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_names_servers_gets_in_through_none_but_those() {
+    let servers = Federated::start(3).await;
+    let alice = servers[0].register("alice").await;
+    let bob = servers[1].register("bob").await;
+    let charlie = servers[2].register("charlie").await;
+    let (first, second) = (servers[0].name().as_str(), servers[1].name().as_str());
+    // Version 8: the room's id names the first server.
+    let request = json!({ "preset": "public_chat", "room_version": "8" });
+    let (allowed, door) = (room(&alice, &request).await, room(&alice, &request).await);
+    let rule = json!({
+        "join_rule": "restricted",
+        "allow": [{ "type": "m.room_membership", "room_id": allowed }],
+    });
+    alice.set_state(&door, "m.room.join_rules", "", &rule).await;
+    let levels = json!({ "invite": 100, "users": { alice.user_id(): 100 } });
+    alice
+        .set_state(&door, "m.room.power_levels", "", &levels)
+        .await;
+    for room in [&allowed, &door] {
+        post(&bob, &via(room, first), &json!({})).await.ok();
+    }
+    post(&charlie, &via(&allowed, first), &json!({})).await.ok();
+    // Nobody on the second server may let him in.
+    post(&charlie, &via(&door, second), &json!({}))
+        .await
+        .refused(502, "M_UNKNOWN");
+    let both = format!("{}&via={}", via(&door, second), encoded(first));
+    post(&charlie, &both, &json!({})).await.ok();
+    let member = format!(
+        "/rooms/{}/state/m.room.member/{}",
+        encoded(&door),
+        encoded(charlie.user_id())
+    );
+    let member = get(&alice, &member).await.ok();
+    assert_eq!(member["join_authorised_via_users_server"], alice.user_id());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_not_let_in_hears_why_from_the_room_s_server() {
+    let servers = Federated::start(2).await;
+    let alice = servers[0].register("alice").await;
+    let bob = servers[1].register("bob").await;
+    let request = json!({ "preset": "public_chat" });
+    let room = room(&alice, &request).await;
+    let ban = json!({ "user_id": bob.user_id() });
+    let path = format!("/rooms/{}/ban", encoded(&room));
+    post(&alice, &path, &ban).await.ok();
+    let refused = post(&bob, &via(&room, servers[0].name().as_str()), &json!({})).await;
+    let refused = refused.refused(403, "M_FORBIDDEN");
+    let text = refused["error"].as_str().expect("a text");
+    assert!(text.contains("banned"), "{text}");
 }

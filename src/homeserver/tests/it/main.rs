@@ -3,6 +3,7 @@
 mod backup;
 mod crash;
 mod federated;
+mod forks;
 mod history;
 mod invites;
 mod joins;

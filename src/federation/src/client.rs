@@ -405,7 +405,10 @@ mod tests {
             read(r#"{"errcode":"M_FORBIDDEN","error":"You are banned"}"#),
             said("M_FORBIDDEN", "You are banned")
         );
-        assert_eq!(read(r#"{"errcode":"M_FORBIDDEN"}"#), said("M_FORBIDDEN", ""));
+        assert_eq!(
+            read(r#"{"errcode":"M_FORBIDDEN"}"#),
+            said("M_FORBIDDEN", "")
+        );
         assert_eq!(
             read(r#"{"errcode":"no code","error":"\n a\u0000b\u202ec\t"}"#),
             said("", "a bc")

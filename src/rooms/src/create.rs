@@ -160,9 +160,7 @@ pub enum CreateRoomError {
 impl From<AppendError> for CreateRoomError {
     fn from(error: AppendError) -> Self {
         match error {
-            AppendError::Forbidden(why) | AppendError::Unacceptable(why) => {
-                Self::InvalidState(why)
-            }
+            AppendError::Forbidden(why) | AppendError::Unacceptable(why) => Self::InvalidState(why),
             AppendError::TooLarge(why) => Self::TooLarge(why),
             AppendError::Malformed(why) => Self::Malformed(why),
             AppendError::Failure(failure) => Self::Failure(failure),
@@ -514,7 +512,8 @@ impl Plan {
             Preset::PublicChat => ("public", None),
             Preset::PrivateChat | Preset::TrustedPrivateChat => ("invite", Some("can_join")),
         };
-        let guests = guests.map(|access| ("m.room.guest_access", json!({ "guest_access": access })));
+        let guests =
+            guests.map(|access| ("m.room.guest_access", json!({ "guest_access": access })));
         let preset = [
             ("m.room.join_rules", json!({ "join_rule": join_rule })),
             (

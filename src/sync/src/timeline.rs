@@ -129,9 +129,7 @@ impl Recent {
         let outdated = differing
             .iter()
             .zip(room.events(&nums)?)
-            .filter(|((index, _), current)| {
-                current.header.place > self.events[*index].header.place
-            })
+            .filter(|((index, _), current)| current.header.place > self.events[*index].header.place)
             .map(|((index, _), _)| *index)
             .max();
         if let Some(outdated) = outdated {

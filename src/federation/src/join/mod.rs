@@ -103,7 +103,9 @@ enum Denial {
 impl Denial {
     fn of(error: RequestError) -> Self {
         match &error {
-            RequestError::Refused { status, errcode, .. } => match (*status, errcode.as_str()) {
+            RequestError::Refused {
+                status, errcode, ..
+            } => match (*status, errcode.as_str()) {
                 (400, "M_INCOMPATIBLE_ROOM_VERSION") => Self::IncompatibleVersion(None),
                 (403, _) => Self::Refused(error.said("The room does not let this user in.")),
                 (404, "M_NOT_FOUND") => Self::NotFound,
@@ -218,7 +220,7 @@ impl Federation {
     }
 
     /// The servers that are to be asked, in this order: those named, and whoever told the user of the room. Only for who names
-    /// none it is guessed which others may help: to be let in by some servers and not by others may be what he wants.
+    /// no other it is guessed which may help: to be let in by some servers and not by others may be what he wants.
     pub(crate) async fn candidates(
         &self,
         room: &RoomId,
@@ -226,6 +228,7 @@ impl Federation {
         via: Vec<OwnedServerName>,
     ) -> Result<Vec<OwnedServerName>, Failure> {
         let mut asked = via;
+        asked.retain(|server| server != self.server_name());
         if asked.is_empty() {
             asked.extend(self.rooms().likely_servers(room, user).await?);
             // Until version 12 the server that made the room stands in its id.

@@ -100,9 +100,9 @@ impl Federation {
 /// Whether an error says that a server does not know the endpoint. Servers of old answer that without an error code.
 pub(crate) fn is_unrecognised(error: &RequestError) -> bool {
     match error {
-        RequestError::Refused { status, errcode, .. } => {
-            matches!(status, 404 | 405) && matches!(errcode.as_str(), "" | "M_UNRECOGNIZED")
-        }
+        RequestError::Refused {
+            status, errcode, ..
+        } => matches!(status, 404 | 405) && matches!(errcode.as_str(), "" | "M_UNRECOGNIZED"),
         _ => false,
     }
 }

@@ -234,10 +234,14 @@ fn object(event: &Pdu) -> Result<JsonObject, RequestError> {
 fn refused(error: &RequestError, target: OwnedUserId, version: RoomVersion) -> InviteError {
     match error {
         RequestError::Disabled => LocalError::RemoteTarget(target).into(),
-        RequestError::Refused { status, errcode, .. } => match (*status, errcode.as_str()) {
+        RequestError::Refused {
+            status, errcode, ..
+        } => match (*status, errcode.as_str()) {
             (400, "M_INCOMPATIBLE_ROOM_VERSION") => InviteError::IncompatibleVersion(version),
             (403, "M_INVITE_BLOCKED") => InviteError::Blocked,
-            (403, _) => InviteError::Refused(error.said("The user's server does not accept the invitation.")),
+            (403, _) => InviteError::Refused(
+                error.said("The user's server does not accept the invitation."),
+            ),
             _ => InviteError::NoAnswer(chain(error)),
         },
         _ => InviteError::NoAnswer(chain(error)),

@@ -131,11 +131,11 @@ impl Federation {
 
 fn refused(error: &RequestError) -> KnockError {
     match error {
-        RequestError::Refused { status, errcode, .. } => match (*status, errcode.as_str()) {
+        RequestError::Refused {
+            status, errcode, ..
+        } => match (*status, errcode.as_str()) {
             (400, "M_INCOMPATIBLE_ROOM_VERSION") => KnockError::IncompatibleVersion,
-            (403, _) => {
-                KnockError::Forbidden(error.said("The room does not let this user knock."))
-            }
+            (403, _) => KnockError::Forbidden(error.said("The room does not let this user knock.")),
             (404, "M_NOT_FOUND") => KnockError::RoomNotFound,
             _ => KnockError::NoAnswer(chain(error)),
         },

@@ -10,7 +10,10 @@ use serde_json::json;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_lost_against_an_earlier_one_is_shown() {
     let clock = Arc::new(MockClock::new(Millis(1_700_000_000_000)));
-    let mut servers = Federated::builder(2).clock(Arc::clone(&clock)).start().await;
+    let mut servers = Federated::builder(2)
+        .clock(Arc::clone(&clock))
+        .start()
+        .await;
     let alice = servers[0].register("alice").await;
     let bob = servers[1].register("bob").await;
     let room = alice
@@ -22,7 +25,9 @@ async fn a_change_that_lost_against_an_earlier_one_is_shown() {
     let via = encoded(servers[0].name().as_str());
     let join = format!("/_matrix/client/v3/join/{}?via={via}", encoded(&room));
     bob.post(&join, &json!({})).await.ok();
-    let since = alice.sync(None).await["next_batch"].as_str().map(str::to_owned);
+    let since = alice.sync(None).await["next_batch"]
+        .as_str()
+        .map(str::to_owned);
 
     // Bob says his while nobody hears it, and is gone when Alice says hers, later.
     assert!(servers[0].stop().await.clean);

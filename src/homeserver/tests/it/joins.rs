@@ -67,12 +67,12 @@ async fn a_room_of_every_version_is_entered_from_another_server() {
         let page = get(&bob, &path).await.ok();
         let chunk = page["chunk"].as_array().expect("a list");
         assert!(chunk.iter().any(|event| event["type"] == "m.room.create"));
-        let sync = get(&alice, "/sync").await.ok();
-        let whole = &sync["rooms"]["join"][&room]["timeline"];
-        assert_eq!(whole["limited"], false, "she has it from its beginning");
         let state = &sync["rooms"]["join"][&room]["state"]["events"];
         let state = state.as_array().expect("a list");
         assert!(state.iter().any(|event| event["type"] == "m.room.create"));
+        let sync = get(&alice, "/sync").await.ok();
+        let whole = &sync["rooms"]["join"][&room]["timeline"];
+        assert_eq!(whole["limited"], false, "she has it from its beginning");
     }
 }
 
@@ -100,7 +100,12 @@ async fn other_servers_are_asked_when_one_does_not_help() {
     post(&bob, &via(&private, first), &json!({}))
         .await
         .refused(403, "M_FORBIDDEN");
-    post(&bob, &via("!nowhere:localhost:1", first), &json!({}))
+    // The server in the room's id is asked if no other is named.
+    let nowhere = "!nowhere:localhost:1";
+    post(&bob, &via(nowhere, first), &json!({}))
+        .await
+        .refused(404, "M_NOT_FOUND");
+    post(&bob, &format!("/join/{}", encoded(nowhere)), &json!({}))
         .await
         .refused(502, "M_UNKNOWN");
     let unknown = format!("!nowhere:{first}");
@@ -164,8 +169,33 @@ async fn whoever_names_servers_gets_in_through_none_but_those() {
         encoded(&door),
         encoded(charlie.user_id())
     );
-    let member = get(&alice, &member).await.ok();
-    assert_eq!(member["join_authorised_via_users_server"], alice.user_id());
+    let joined = get(&alice, &member).await.ok();
+    assert_eq!(joined["join_authorised_via_users_server"], alice.user_id());
+
+    // The second server may let people in now, but cannot tell any more who is in the other room.
+    let levels = json!({ "users": { alice.user_id(): 100, bob.user_id(): 100 }, "invite": 100 });
+    let levels = alice
+        .set_state(&door, "m.room.power_levels", "", &levels)
+        .await;
+    bob.sync_until(None, |sync| {
+        sync["rooms"]["join"][&door].to_string().contains(&levels)
+    })
+    .await;
+    post(
+        &bob,
+        &format!("/rooms/{}/leave", encoded(&allowed)),
+        &json!({}),
+    )
+    .await
+    .ok();
+    charlie.leave(&door).await.ok();
+    bob.sync_until(None, |sync| {
+        sync["rooms"]["join"][&door]["summary"]["m.joined_member_count"] == 2
+    })
+    .await;
+    post(&charlie, &via(&door, second), &json!({}))
+        .await
+        .refused(502, "M_UNKNOWN");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

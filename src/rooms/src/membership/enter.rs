@@ -175,10 +175,14 @@ impl RoomGuard {
                     let Some(room) = rooms.0.interner.find_room(view, room_id)? else {
                         continue;
                     };
+                    // Of a room that this server has left it knows who was in it once.
+                    if !rooms.is_resident(view, room)? {
+                        continue;
+                    }
                     if rooms.joined_user(view, room, &user)?.is_some() {
                         return Ok(Some(true));
                     }
-                    looked_at += usize::from(rooms.is_resident(view, room)?);
+                    looked_at += 1;
                 }
                 Ok::<_, StoreError>((named == 0 || looked_at > 0).then_some(false))
             })

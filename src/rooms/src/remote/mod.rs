@@ -33,11 +33,11 @@ pub(crate) use check::{add_own, wanted_keys};
 pub use complete::{CompleteError, Completing};
 pub use enter::{EnterError, JoinAnswer};
 pub use fetch::{Fetch, FetchError, Fetching, MissingEvents, StateEvents, StateIds, WantedKey};
+pub(crate) use gather::is_settled;
 pub use handshake::{
     AcceptMembership, AcceptMembershipError, MakeMembership, MakeMembershipError,
     MembershipTemplate, Step,
 };
-pub(crate) use gather::is_settled;
 pub(crate) use inbox::Inbox;
 pub use inbox::{DeliverError, Delivered, InboxLimits, InboxWork, Judged, Load, NotTaken};
 pub use invited::{ReceiveInvite, ReceiveInviteError};

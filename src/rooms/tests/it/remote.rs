@@ -22,8 +22,7 @@ use myelin_rooms::{
     remote::{
         AcceptJoin, AcceptJoinError, AcceptedJoin, AskPolicy, DeliverError, Fetch, FetchError,
         Fetching, InboxLimits, Load, MakeJoin, MakeJoinError, MissingEvents, NotSigned, NotTaken,
-        Outcome,
-        RemoteReceipt, ServeError, StateEvents, StateIds, WantedKey,
+        Outcome, RemoteReceipt, ServeError, StateEvents, StateIds, WantedKey,
     },
 };
 use myelin_rules::{
@@ -1602,7 +1601,9 @@ impl AskPolicy for Moderator {
     ) -> Fetching<'a, Result<String, NotSigned>> {
         Box::pin(async move {
             if event.content_json().contains("spam") {
-                return Err(NotSigned::Refused("It looks like an advertisement".to_owned()));
+                return Err(NotSigned::Refused(
+                    "It looks like an advertisement".to_owned(),
+                ));
             }
             let signed = event.countersigned(&Signer::new(via.as_str(), policy_key()));
             let signed: Value = serde_json::from_str(signed.json()).expect("JSON");

@@ -43,7 +43,11 @@ pub fn check(event: &Pdu, state: &impl AuthState) -> Result<(), AuthError> {
     let rules = event.version().rules();
     // What the format of the version lets pass for the sake of what builds on it.
     let texts = [Some(event.event_type()), event.state_key()];
-    if texts.into_iter().flatten().any(|text| text.len() > limits::MAX_ID_BYTES) {
+    if texts
+        .into_iter()
+        .flatten()
+        .any(|text| text.len() > limits::MAX_ID_BYTES)
+    {
         return Err(AuthError::TooLong);
     }
     // 1. If type is m.room.create

@@ -242,7 +242,9 @@ fn receipts_are_missed_by_those_who_do_not_answer_and_nothing_else_is() {
     let (dead, other) = (machine.book.id(&server(0)), machine.book.id(&server(1)));
     machine.book.told_receipts(Pos(12));
     machine.book.ephemeral(dead, receipt(1), edu());
-    machine.book.ephemeral(other, EphemeralKey::Presence(UserNum(1)), edu());
+    machine
+        .book
+        .ephemeral(other, EphemeralKey::Presence(UserNum(1)), edu());
     for _ in 0..2 {
         let job = machine.take().expect("ready");
         machine.finish(&job, Outcome::Failed);

@@ -158,7 +158,11 @@ async fn a_server_that_was_down_hears_what_was_read_meanwhile() {
     // Not before the event that it speaks of.
     let taken = world.elsewhere.taken(&there);
     let with = |what: &str| {
-        let has = |content: &Value| content[what].as_array().is_some_and(|list| !list.is_empty());
+        let has = |content: &Value| {
+            content[what]
+                .as_array()
+                .is_some_and(|list| !list.is_empty())
+        };
         taken.iter().position(|came| has(&came.content))
     };
     assert!(with("pdus") < with("edus"));

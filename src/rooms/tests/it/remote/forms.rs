@@ -11,7 +11,11 @@ use super::*;
 impl Elsewhere {
     /// How often something was asked for.
     fn times(&self, what: &str) -> usize {
-        self.asked.lock().iter().filter(|asked| *asked == what).count()
+        self.asked
+            .lock()
+            .iter()
+            .filter(|asked| *asked == what)
+            .count()
     }
 }
 

@@ -363,9 +363,10 @@ fn read_refusal(body: &[u8]) -> Refusal {
         .take(LONGEST_TEXT)
         .collect();
     Refusal {
-        errcode: match is_code(&refusal.errcode) {
-            true => refusal.errcode,
-            false => String::new(),
+        errcode: if is_code(&refusal.errcode) {
+            refusal.errcode
+        } else {
+            String::new()
         },
         error: text.trim().to_owned(),
     }

@@ -161,9 +161,13 @@ impl RoomGuard {
         if let Some(create) = self.state.create() {
             state.insert(create.clone());
         }
-        auth::check(pdu, &state).map_err(|error| match error.is_of_content() {
-            true => AppendError::Unacceptable(error.to_string()),
-            false => AppendError::Forbidden(error.to_string()),
+        auth::check(pdu, &state).map_err(|error| {
+            let text = error.to_string();
+            if error.is_of_content() {
+                AppendError::Unacceptable(text)
+            } else {
+                AppendError::Forbidden(text)
+            }
         })
     }
 

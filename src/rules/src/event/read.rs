@@ -216,9 +216,12 @@ impl Limits {
 impl Inner {
     /// The limits on the fields, and their grammar.
     fn check(&self, rules: &Rules, most: Limits) -> Result<(), ParseError> {
-        let length = |text: &str| match most.bytes {
-            true => text.len(),
-            false => text.chars().count(),
+        let length = |text: &str| {
+            if most.bytes {
+                text.len()
+            } else {
+                text.chars().count()
+            }
         };
         let strings = [
             ("event_id", self.event_id.len()),

@@ -25,7 +25,7 @@ const SENDERS: usize = 32;
 /// The most time from the start of the program to its first answer.
 const RESTART: Duration = Duration::from_secs(5);
 
-fn kills() -> usize {
+pub(crate) fn kills() -> usize {
     std::env::var("MYELIN_CRASH_KILLS")
         .ok()
         .and_then(|text| text.parse().ok())
@@ -33,14 +33,14 @@ fn kills() -> usize {
 }
 
 /// A server that is killed and started again on the same data and port.
-struct Victim {
+pub(crate) struct Victim {
     place: Place,
     port: u16,
     child: Child,
 }
 
 impl Victim {
-    fn start() -> Victim {
+    pub(crate) fn start() -> Victim {
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
             .expect("a port is free")
@@ -50,12 +50,12 @@ impl Victim {
         Victim { place, port, child }
     }
 
-    fn base(&self) -> String {
+    pub(crate) fn base(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     /// Kills the process, without a warning, and starts another.
-    fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.child.kill().expect("the server runs");
         self.child.wait().expect("the server was killed");
         self.child = run(&self.place, self.port);
@@ -90,7 +90,7 @@ fn run(place: &Place, port: u16) -> Child {
 }
 
 /// Waits until the server answers; how long that took.
-async fn answers(client: &Client, base: &str) -> Duration {
+pub(crate) async fn answers(client: &Client, base: &str) -> Duration {
     let begun = Instant::now();
     loop {
         let answer = client
@@ -106,7 +106,13 @@ async fn answers(client: &Client, base: &str) -> Duration {
 }
 
 /// Makes a request until it is answered, whatever becomes of the server meanwhile.
-async fn persist(client: &Client, method: Method, url: &str, token: &str, body: &Value) -> Value {
+pub(crate) async fn persist(
+    client: &Client,
+    method: Method,
+    url: &str,
+    token: &str,
+    body: &Value,
+) -> Value {
     loop {
         let mut request = client
             .request(method.clone(), url)
@@ -126,7 +132,7 @@ async fn persist(client: &Client, method: Method, url: &str, token: &str, body: 
     }
 }
 
-async fn register(client: &Client, base: &str, name: &str) -> String {
+pub(crate) async fn register(client: &Client, base: &str, name: &str) -> String {
     let body = json!({
         "username": name,
         "password": "a long enough password",
@@ -145,7 +151,7 @@ async fn register(client: &Client, base: &str, name: &str) -> String {
         .to_owned()
 }
 
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     value.as_str().expect("a string").to_owned()
 }
 

@@ -1,6 +1,7 @@
 //! The program and the composed server, as operators, browsers and clients meet them.
 
 mod backup;
+mod claims;
 mod crash;
 mod federated;
 mod forks;

@@ -8,6 +8,7 @@ use myelin_data::{
         AccessToken, AccessTokens, Account, Accounts as AccountRows, Device, DeviceTokens, Devices,
         RefreshToken, RefreshTokens, TokenKind, Transactions,
     },
+    dehydrated::forget_dehydrated,
     e2ee::{forget_devices, forget_user},
     topic::Changed,
 };
@@ -86,6 +87,7 @@ impl PreparedSession {
         let device = (user, self.device_id.clone());
         if view.contains::<Devices>(&device)? {
             revoke_tokens(view, batch, user, &self.device_id)?;
+            forget_dehydrated(view, batch, user, &self.device_id)?;
         } else {
             let row = Device {
                 display_name: self.display_name.clone(),
@@ -197,6 +199,7 @@ fn delete_sessions(
         batch.delete::<Devices>(&device);
         batch.delete_prefix::<Transactions>(&device);
         delete_notification_settings(view, batch, user, device_id)?;
+        forget_dehydrated(view, batch, user, device_id)?;
     }
     Ok(())
 }

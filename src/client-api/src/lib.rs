@@ -10,6 +10,7 @@ mod backup;
 mod body;
 #[cfg(test)]
 mod budgets;
+mod dehydrated;
 mod device;
 mod directory;
 mod discovery;
@@ -93,6 +94,7 @@ fn routes() -> Routes {
         session::routes,
         account::routes,
         device::routes,
+        dehydrated::routes,
         backup::routes,
         keys::routes,
         profile::routes,

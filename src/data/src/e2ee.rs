@@ -520,7 +520,21 @@ pub fn forget_devices(
     user: UserNum,
     device_ids: &[String],
 ) -> Result<(), StoreError> {
-    forget(view, batch, user, device_ids, false)
+    forget(view, batch, user, device_ids, None, None)
+}
+
+/// The same for a device in whose place another one comes, if there is one, and lets others hear of the one that comes. Its
+/// keys are for the caller to write, after this.
+pub fn replace_device(
+    view: &View,
+    batch: &mut Batch,
+    user: UserNum,
+    goes: Option<&str>,
+    comes: &str,
+) -> Result<(), StoreError> {
+    let goes: Vec<String> = goes.map(str::to_owned).into_iter().collect();
+    let change = DeviceListChange::Device(comes.to_owned());
+    forget(view, batch, user, &goes, Some(comes), Some(change))
 }
 
 /// The same for all devices of a local user, and for his cross-signing keys and what he signed with them.
@@ -539,7 +553,8 @@ pub fn forget_user(
         batch.expect::<CrossSigningKeys>(key, row.as_ref());
     }
     let had_identity = rows.iter().any(Option::is_some);
-    forget(view, batch, user, device_ids, had_identity)
+    let change = had_identity.then_some(DeviceListChange::CrossSigning);
+    forget(view, batch, user, device_ids, None, change)
 }
 
 fn forget(
@@ -547,7 +562,8 @@ fn forget(
     batch: &mut Batch,
     user: UserNum,
     device_ids: &[String],
-    identity: bool,
+    comes: Option<&str>,
+    change: Option<DeviceListChange>,
 ) -> Result<(), StoreError> {
     for device_id in device_ids {
         let device = (user, device_id.clone());
@@ -563,20 +579,20 @@ fn forget(
     // A device that gets its keys meanwhile must not be gone without anybody hearing of it.
     batch.expect::<KeyedDevices>(&user, before.as_ref());
     let before = before.unwrap_or_default().0;
-    let (gone, kept): (Vec<String>, Vec<String>) =
+    let (gone, mut kept): (Vec<String>, Vec<String>) =
         before.into_iter().partition(|id| device_ids.contains(id));
-    if !gone.is_empty() {
+    kept.extend(comes.map(str::to_owned));
+    if !gone.is_empty() || comes.is_some() {
         if kept.is_empty() {
             batch.delete::<KeyedDevices>(&user);
         } else {
             batch.put::<KeyedDevices>(&user, &DeviceIds(kept));
         }
     }
-    let identity = identity.then_some(DeviceListChange::CrossSigning);
     let changes: Vec<DeviceListChange> = gone
         .into_iter()
         .map(DeviceListChange::Device)
-        .chain(identity)
+        .chain(change)
         .collect();
     if changes.is_empty() {
         return Ok(());

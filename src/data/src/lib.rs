@@ -10,6 +10,7 @@
 
 pub mod accounts;
 pub mod backups;
+pub mod dehydrated;
 pub mod e2ee;
 pub mod federation;
 pub mod inbox;
@@ -60,6 +61,7 @@ pub fn tables() -> Vec<TableSpec> {
         TableSpec::of::<backups::UserBackups>(),
         TableSpec::of::<backups::BackupVersions>(),
         TableSpec::of::<backups::BackupKeys>(),
+        TableSpec::of::<dehydrated::DehydratedDevices>(),
         TableSpec::of::<e2ee::DeviceKeys>(),
         TableSpec::of::<e2ee::KeyedDevices>(),
         TableSpec::of::<e2ee::OneTimeKeys>(),

@@ -10,6 +10,7 @@ mod backup;
 mod change;
 mod claim;
 mod cross_signing;
+mod dehydrated;
 mod failure;
 mod locks;
 mod query;
@@ -38,6 +39,9 @@ pub use backup::{
 };
 pub use claim::{ClaimedKey, KeyToClaim};
 pub use cross_signing::{SigningKeys, SigningKeysError};
+pub use dehydrated::{
+    DehydrateError, DehydratedDevice, DehydratedMessages, DehydratedMessagesError, Dehydration,
+};
 pub use failure::Failure;
 pub use query::{UserKeys, WantedKeys};
 pub use remote::{

@@ -2,6 +2,10 @@
 //!
 //! Spec: client-server API, "Uploading keys" and `POST /keys/upload`.
 
+mod new_device;
+
+pub(crate) use new_device::NewDevice;
+
 use std::collections::BTreeSet;
 
 use myelin_data::{
@@ -309,8 +313,8 @@ impl<'a> Work<'a> {
             key = signed::ed25519_key(&signed::stored(keys, "device_keys")?, &id);
         }
         if let Some(key) = key {
-            self.check_signatures(&upload.one_time, &key)?;
-            self.check_signatures(&upload.fallback, &key)?;
+            check_signatures(self.owner, &upload.one_time, &key)?;
+            check_signatures(self.owner, &upload.fallback, &key)?;
         }
         self.take_one_time_keys(&upload.one_time)?;
         self.take_fallback_keys(&upload.fallback)?;
@@ -327,21 +331,6 @@ impl<'a> Work<'a> {
             self.batch.touch(Changed::KeyCounts(self.owner.user).into());
         }
         Ok(Step::write(self.batch, counts))
-    }
-
-    fn check_signatures(&self, keys: &[Key], key: &[u8; 32]) -> Result<(), UploadError> {
-        let (user, id) = (
-            self.owner.user_id.as_str(),
-            format!("{ED25519}{}", self.owner.device_id),
-        );
-        let invalid = keys
-            .iter()
-            .filter_map(|key| key.object.as_ref())
-            .any(|object| signed::signature(object, user, &id, key) == Signature::Invalid);
-        if invalid {
-            return Err(UploadError::BadSignature);
-        }
-        Ok(())
     }
 
     fn take_identity(&mut self, identity: &Identity) -> Result<(), UploadError> {
@@ -507,6 +496,20 @@ impl<'a> Work<'a> {
         }
         Ok(())
     }
+}
+
+/// Refuses keys that say that `owner`'s device has signed them, and are wrong.
+fn check_signatures(owner: &Owner, keys: &[Key], key: &[u8; 32]) -> Result<(), UploadError> {
+    let user = owner.user_id.as_str();
+    let id = format!("{ED25519}{}", owner.device_id);
+    let invalid = keys
+        .iter()
+        .filter_map(|key| key.object.as_ref())
+        .any(|object| signed::signature(object, user, &id, key) == Signature::Invalid);
+    if invalid {
+        return Err(UploadError::BadSignature);
+    }
+    Ok(())
 }
 
 fn count_up(counts: &mut Vec<(String, u64)>, algorithm: &str) {

@@ -7,7 +7,7 @@ mod signatures;
 mod signing_keys;
 #[cfg(test)]
 pub(crate) mod testing;
-mod upload;
+pub(crate) mod upload;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -28,7 +28,7 @@ struct Body {
     fallback: Option<BTreeMap<String, Box<RawValue>>>,
 }
 
-fn refuse(error: UploadError) -> Refusal {
+pub(crate) fn refuse(error: UploadError) -> Refusal {
     match error {
         UploadError::NoDevice => Refusal::unknown_token(false),
         UploadError::Malformed(what) => Refusal::bad_request(
@@ -62,22 +62,26 @@ pub(crate) async fn upload(
     State(e2ee): State<E2ee>,
     call: Call<AccessToken>,
 ) -> Result<Json<Value>> {
+    let counts = e2ee
+        .upload_keys(owner(&call.caller), parse(&call)?)
+        .await
+        .map_err(refuse)?;
+    let counts: BTreeMap<String, u64> = counts.into_iter().collect();
+    Ok(Json(json!({ "one_time_key_counts": counts })))
+}
+
+/// The keys that a body has.
+pub(crate) fn parse(call: &Call<AccessToken>) -> Result<KeyUpload> {
     let body: Body = call.json()?;
     let keys = |keys: Option<BTreeMap<String, Box<RawValue>>>| {
         let keys = keys.unwrap_or_default().into_iter();
         keys.map(|(id, key)| (id, RawJson(key))).collect()
     };
-    let upload = KeyUpload {
+    Ok(KeyUpload {
         device_keys: body.identity.map(RawJson),
         one_time_keys: keys(body.one_time),
         fallback_keys: keys(body.fallback),
-    };
-    let counts = e2ee
-        .upload_keys(owner(&call.caller), upload)
-        .await
-        .map_err(refuse)?;
-    let counts: BTreeMap<String, u64> = counts.into_iter().collect();
-    Ok(Json(json!({ "one_time_key_counts": counts })))
+    })
 }
 
 #[cfg(test)]

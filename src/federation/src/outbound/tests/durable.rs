@@ -311,3 +311,24 @@ async fn a_server_that_meets_a_user_learns_of_the_list() {
     assert_eq!(taken.len(), 1);
     assert_eq!(taken[0].content["edus"], json!([update("B", 2, false)]));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_meets_a_user_without_keys_is_told_of_no_list() {
+    let world = World::new().await;
+    let num = user(&world, &alice()).await;
+    let device = Device {
+        display_name: Some("a".to_owned()),
+        created_at: NOW,
+        last_seen_at: None,
+        last_seen_ip: None,
+    };
+    let mut batch = Batch::new();
+    batch.put::<Devices>(&(num, "A".to_owned()), &device);
+    world.here.store.commit(batch).await.expect("committed");
+    let room = world.room_of(user_id!("@carol:here.example"), 1).await;
+    let process = world.start().await;
+    join(&world, &room).await;
+    until(|| !world.elsewhere.taken(&server(0)).is_empty()).await;
+    process.stop().await;
+    assert_eq!(world.elsewhere.edus(&server(0)), [json!(null); 0]);
+}

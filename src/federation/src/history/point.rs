@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use myelin_rooms::{
-    RoomHandle,
+    Completeness, RoomHandle,
     read::{ReadError, Viewer},
     remote::{BackfillError, Fetch},
 };
@@ -33,6 +33,10 @@ impl Federation {
         let Some(mut segment) = rooms.wanting(viewer, &handle, event_id).await? else {
             return Ok(false);
         };
+        // While members are missing, what is before the join could not be judged, and what is after it comes by itself.
+        if rooms.completeness(&rooms.store().view(), handle.num)? == Completeness::Partial {
+            return Ok(false);
+        }
         let key = (handle.num, event_id.to_string());
         if self.0.fills.events.rests(&key) {
             return Ok(false);

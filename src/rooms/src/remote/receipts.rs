@@ -1,7 +1,8 @@
 //! Receipts of other servers' users. Spec: server-server API, "Receipts".
 //!
 //! Those of a transaction are written in one batch, whatever rooms they are of. A receipt does not wait for the events of
-//! its transaction, and yet is often for one of them: then it is kept until that event has been judged.
+//! its transaction, and yet is often for one of them: then it is kept until that event has been judged. Until then it is
+//! shown if the user has none yet: after a join most receipts are for events of before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -124,6 +125,31 @@ fn change(
     Ok(Some(Change { before, after }))
 }
 
+/// What a receipt for an event changes that is not here: the user has read something, which clients are told, and any event
+/// that is here comes after it. Receipts in threads wait instead: anybody could make up any number of threads.
+fn unplaced(
+    view: &View,
+    (room, user, thread): &(RoomNum, UserNum, String),
+    event_id: &EventId,
+    at: Millis,
+) -> Result<Option<Change>, StoreError> {
+    if !["", "main"].contains(&thread.as_str()) {
+        return Ok(None);
+    }
+    let key = (*room, *user, ReceiptKind::Read, thread.clone());
+    let before = view.get::<Receipts>(&key)?;
+    let after = Receipt {
+        pos: Pos::AT_COMMIT,
+        event_id: event_id.to_string(),
+        place: Place::START,
+        at,
+    };
+    let is_news = before
+        .as_ref()
+        .is_none_or(|before| before.place == Place::START && before.event_id != after.event_id);
+    Ok(is_news.then_some(Change { before, after }))
+}
+
 impl Rooms {
     /// Sets receipts of users of another server, as far as these are in the rooms and the server is let into them.
     /// Completes even if nobody waits.
@@ -221,6 +247,10 @@ impl Rooms {
                         continue;
                     }
                     *free -= 1;
+                    let key = (*room, user, thread.clone());
+                    if let Some(change) = unplaced(view, &key, &receipt.event_id, at)? {
+                        plan.set(*room, user, thread.clone(), change);
+                    }
                     let row = AwaitedReceipt {
                         event_id: receipt.event_id.to_string(),
                         at,

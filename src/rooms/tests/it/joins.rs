@@ -40,6 +40,10 @@ fn raw(pdu: &Pdu) -> Box<RawValue> {
     RawValue::from_string(pdu.json().to_owned()).expect("events are JSON")
 }
 
+fn event(id: &str) -> OwnedEventId {
+    OwnedEventId::try_from(id).expect("an event id")
+}
+
 fn signing_key() -> SigningKey {
     SigningKey::from_seed("b_test", [9; 32])
 }
@@ -836,7 +840,36 @@ async fn members_who_are_missing_are_seen_typing_and_reading() {
             .receive_receipts(who.server_name(), vec![receipt]);
         read.await.expect("the server works");
     }
-    let (view, num) = (server.view(), server.handle(room).num);
-    let receipts = view.keys::<Receipts>(Scan::prefix(&num));
-    assert_eq!(receipts.count(), 1);
+    let num = server.handle(room).num;
+    let receipts = |server: &Server| {
+        let view = server.view();
+        let rows = view.scan::<Receipts>(Scan::prefix(&num));
+        let rows = rows.map(|row| row.expect("it can be read").1.event_id);
+        rows.collect::<Vec<String>>()
+    };
+    assert_eq!(receipts(&server), [said.as_str()]);
+    // What is from before the join is not here, and what is here comes after it.
+    let unknown = ["$one:there.org", "$two:there.org"].map(event);
+    for (who, event_id) in [
+        ("user1", &unknown[0]),
+        ("user2", &unknown[0]),
+        ("user2", &unknown[1]),
+    ] {
+        let receipt = RemoteReceipt {
+            room_id: room.clone(),
+            user_id: user(&format!("@{who}:there.org")),
+            thread: Thread::Unthreaded,
+            event_id: event_id.clone(),
+            at: None,
+        };
+        let read = server
+            .rooms
+            .receive_receipts(member.server_name(), vec![receipt]);
+        read.await.expect("the server works");
+    }
+    let mut shown = receipts(&server);
+    shown.sort_unstable();
+    let mut expected = [said.as_str(), "$two:there.org"];
+    expected.sort_unstable();
+    assert_eq!(shown, expected);
 }

@@ -14,7 +14,7 @@ const ATTEMPTS: usize = 2;
 const REMEMBERED: usize = 10_000;
 /// How long answers count, whatever they say: those that there is something, and those that there is nothing.
 const GREATEST_AGE: Duration = Duration::from_hours(24);
-const LEAST_AGE_OF_NOTHING: Duration = Duration::from_secs(30);
+const LEAST_AGE_OF_NOTHING: Duration = Duration::from_secs(5);
 const GREATEST_AGE_OF_NOTHING: Duration = Duration::from_hours(1);
 /// Questions under way with one name server; further ones fail.
 const AT_ONCE: usize = 1024;

@@ -213,8 +213,7 @@ impl Federation {
             Arc::clone(&client) as Arc<dyn outbound::Wire>,
         );
         if settings.enabled {
-            let messenger = outbound.clone();
-            e2ee.serve_outbox(move |server| messenger.messages(server));
+            outbound.serve_outbox_of(&e2ee);
         }
         rooms.ask_policies_through(Arc::new(policy::Policies(Arc::clone(&client))));
         Ok(Federation(Arc::new(Inner {

@@ -209,7 +209,10 @@ impl E2ee {
             ..RemoteDeviceList::default()
         };
         put_list(&mut batch, *user, before.as_ref(), &after);
-        if !changes.is_empty() {
+        // Who asked for the keys before the list was first known has them from the same server, and was told of every change
+        // since.
+        let was_known = before.is_some_and(|before| before.fetched > Pos::ZERO);
+        if was_known && !changes.is_empty() {
             record_change(view, &mut batch, *user, changes)?;
         }
         Ok(Step::write(batch, Kept::Kept))

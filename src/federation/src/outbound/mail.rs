@@ -3,7 +3,9 @@
 //! They stand in the outbox of their server, each under an id of its own that it keeps however often it is sent, and leave
 //! it when a transaction was taken. They have their own order and wait for no event.
 
-use myelin_e2ee::{OutboxMessage, OutboxPlace};
+use std::sync::Arc;
+
+use myelin_e2ee::{E2ee, OutboxMessage, OutboxPlace};
 use myelin_store::{CommitError, StoreError, View};
 use ruma::ServerName;
 use serde_json::Value;
@@ -24,8 +26,18 @@ pub(super) struct Mail {
 }
 
 impl Outbound {
+    /// Has the messages of `e2ee` for other servers taken here. Holds on to nothing: whoever is told holds the messages.
+    pub(crate) fn serve_outbox_of(&self, e2ee: &E2ee) {
+        let outbound = Arc::downgrade(&self.0);
+        e2ee.serve_outbox(move |server| {
+            if let Some(outbound) = outbound.upgrade() {
+                Outbound(outbound).messages(server);
+            }
+        });
+    }
+
     /// Notes that there are messages in the outbox of a server.
-    pub(crate) fn messages(&self, server: &ServerName) {
+    fn messages(&self, server: &ServerName) {
         self.with(|book| {
             let id = book.id(server);
             book.messages(id);

@@ -238,8 +238,7 @@ impl World {
             random(),
             Arc::clone(&self.elsewhere) as Arc<dyn Wire>,
         );
-        let messenger = outbound.clone();
-        e2ee.serve_outbox(move |server| messenger.messages(server));
+        outbound.serve_outbox_of(&e2ee);
         outbound
     }
 

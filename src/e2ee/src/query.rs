@@ -131,8 +131,8 @@ impl E2ee {
         }
     }
 
-    /// Adds to the master keys of others what `signer` signed of them: nobody else sees that.
-    fn add_signatures(
+    /// Adds to the master keys of others what the local user `signer` signed of them: nobody else sees that.
+    pub fn add_signatures(
         &self,
         view: &View,
         signer: UserNum,

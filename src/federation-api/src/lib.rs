@@ -40,6 +40,8 @@ mod state_ids;
 mod testing;
 mod timestamp_to_event;
 mod user_devices;
+mod user_keys_claim;
+mod user_keys_query;
 mod version;
 
 use axum::Router;
@@ -48,7 +50,7 @@ use ruma::api::federation::{
     authorization::get_event_authorization,
     backfill::get_backfill,
     device::get_devices,
-    discovery, event as reading, membership, openid, query as asking,
+    discovery, event as reading, keys, membership, openid, query as asking,
     thirdparty::{bind_callback, exchange_invite},
     transactions,
 };
@@ -99,6 +101,8 @@ fn routes() -> Routes {
         .operation::<asking::get_custom_information::v1::Request, _, _>(query::get)
         .operation::<openid::get_openid_userinfo::v1::Request, _, _>(openid_userinfo::get)
         .operation::<get_devices::v1::Request, _, _>(user_devices::get)
+        .operation::<keys::get_keys::v1::Request, _, _>(user_keys_query::post)
+        .operation::<keys::claim_keys::v1::Request, _, _>(user_keys_claim::post)
 }
 
 #[cfg(test)]
@@ -132,7 +136,7 @@ mod tests {
             "/_matrix/federation/v1/openid/userinfo",
             "/_matrix/federation/v1/3pid/onbind",
         ];
-        assert_eq!(here.table.len(), 29);
+        assert_eq!(here.table.len(), 31);
         for route in &here.table {
             let is_public = public.contains(&route.path);
             assert_eq!(route.access == Access::Public, is_public, "{}", route.path);

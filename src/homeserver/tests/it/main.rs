@@ -3,6 +3,7 @@
 mod backup;
 mod claims;
 mod crash;
+mod encryption;
 mod federated;
 mod forks;
 mod history;

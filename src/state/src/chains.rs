@@ -1,7 +1,9 @@
 //! Auth chains as sets: what the events of a state rest on.
 //!
 //! The full auth chain of a state is the union of the auth chains of its events (specification, "State resolution" of
-//! room version 2, "Auth difference"). It is kept by tree node: a node's share depends on the entries below it alone, so a
+//! room version 2, "Auth difference"), and has these events themselves in it: the specification can be read otherwise, but
+//! the other servers take it so, and a room falls apart between servers that do not
+//! (`docs/decisions/0022-auth-difference.md`). It is kept by tree node: a node's share depends on the entries below it alone, so a
 //! state that differs from another in a few entries shares all but a few unions with it. Comparing the chains of states
 //! of 100,000 members therefore costs what differs between them, and some unions of compressed bitmaps.
 //!
@@ -48,7 +50,7 @@ pub trait AuthEvents {
 enum Of {
     /// The auth chain of an event, itself included.
     Event(EventNum),
-    /// The union of the auth chains of all entries below a node.
+    /// The union of the auth chains of all entries below a node, the entries included.
     Node(NodeHash),
 }
 
@@ -86,7 +88,7 @@ impl fmt::Debug for ChainCache {
     }
 }
 
-/// The full auth chain of a state. An entry of the state is in it only if another entry rests on it.
+/// The full auth chain of a state, with its entries.
 pub fn full_auth_chain<N, A>(
     nodes: &N,
     auth: &A,
@@ -147,6 +149,8 @@ where
     match &*link.load(nodes)? {
         Node::Leaf(leaf) => {
             let events: Vec<EventNum> = leaf.entries().iter().map(|(_, event)| *event).collect();
+            union.extend(events.iter().map(|event| event.0));
+            // Not each entry's own set, which nobody asks for again: nearly all of them are members on whom nothing rests.
             let named = auth.auth_events(&events).map_err(TreeError::Store)?;
             let mut cited: Vec<EventNum> = named.into_iter().flatten().collect();
             cited.sort_unstable();

@@ -1,6 +1,7 @@
 //! Events and joins of another server, which is played by a key, a few builders and a [`Fetch`] in memory.
 
 mod backfill;
+mod branches;
 mod forms;
 
 use std::{

@@ -34,8 +34,8 @@ pub trait Graph {
     /// The entry of this key if all states agree in it.
     fn agreed(&self, event_type: &str, state_key: &str) -> Result<Option<Pdu>, Self::Error>;
 
-    /// The auth difference: the ids of the events that are in the full auth chains of some of the states and not of all.
-    /// Those that are not known need not be in it.
+    /// The auth difference: the ids of the events that are in the full auth chains of some of the states and not of all. A
+    /// state's own events are in its chain. Those that are not known need not be in it.
     fn auth_difference(&self) -> Result<BTreeSet<String>, Self::Error>;
 }
 

@@ -23,7 +23,7 @@ use crate::{
     support::{CREATOR, MOD, OTHER, Room, USER},
 };
 
-type State = BTreeMap<Key, Pdu>;
+pub(crate) type State = BTreeMap<Key, Pdu>;
 
 /// All events of a room, some states of it, and what these agree in.
 struct Around<'a> {
@@ -51,7 +51,7 @@ impl Graph for Around<'_> {
         let chains: Vec<HashSet<String>> = self
             .states
             .iter()
-            .map(|state| chain(&self.events, &state.values().collect::<Vec<_>>()))
+            .map(|state| full_chain(&self.events, state))
             .collect();
         let in_all = |id: &&String| chains.iter().all(|chain| chain.contains(*id));
         let some = chains.iter().flatten();
@@ -69,7 +69,7 @@ fn state_of(events: &AuthEvents) -> State {
         .collect()
 }
 
-fn ids(state: &State) -> BTreeMap<Key, String> {
+pub(crate) fn ids(state: &State) -> BTreeMap<Key, String> {
     state
         .iter()
         .map(|(key, event)| (key.clone(), event.event_id().to_owned()))
@@ -77,7 +77,11 @@ fn ids(state: &State) -> BTreeMap<Key, String> {
 }
 
 /// The whole state that our resolution comes to.
-fn resolved(version: RoomVersion, states: &[State], events: &HashMap<String, Pdu>) -> State {
+pub(crate) fn resolved(
+    version: RoomVersion,
+    states: &[State],
+    events: &HashMap<String, Pdu>,
+) -> State {
     let mut agreed = states[0].clone();
     agreed.retain(|key, event| {
         states.iter().all(|state| {
@@ -124,8 +128,15 @@ fn chain(events: &HashMap<String, Pdu>, from: &[&Pdu]) -> HashSet<String> {
     seen
 }
 
+/// The full auth chain of a state, with its own events.
+fn full_chain(events: &HashMap<String, Pdu>, state: &State) -> HashSet<String> {
+    let mut chain = chain(events, &state.values().collect::<Vec<_>>());
+    chain.extend(state.values().map(|event| event.event_id().to_owned()));
+    chain
+}
+
 /// The whole state that the oracle comes to.
-fn expected(
+pub(crate) fn expected(
     version: RoomVersion,
     states: &[State],
     events: &HashMap<String, Pdu>,
@@ -145,8 +156,10 @@ fn expected(
     let chains = states
         .iter()
         .map(|state| {
-            let from: Vec<&Pdu> = state.values().collect();
-            chain(events, &from).iter().map(|text| id(text)).collect()
+            full_chain(events, state)
+                .iter()
+                .map(|text| id(text))
+                .collect()
         })
         .collect();
     let rules = RoomVersionId::try_from(version.as_str())

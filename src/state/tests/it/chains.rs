@@ -33,7 +33,7 @@ impl AuthEvents for Citations {
 impl Citations {
     /// The full auth chain of a state, by walking.
     fn walk(&self, state: &BTreeMap<StateKeyNum, EventNum>) -> BTreeSet<u64> {
-        let mut chain = BTreeSet::new();
+        let mut chain: BTreeSet<u64> = state.values().map(|event| event.0).collect();
         let mut left: Vec<EventNum> = state.values().copied().collect();
         while let Some(event) = left.pop() {
             for cited in self.named.get(&event).into_iter().flatten() {
@@ -98,6 +98,23 @@ proptest! {
 }
 
 #[test]
+fn what_all_states_have_does_not_differ_because_more_rests_on_it_in_one() {
+    // Everybody has the create event 0 and the member 1, on whom the topic 2 of the second state rests alone.
+    let mut graph = Citations::default();
+    for (event, cited) in [(0, vec![]), (1, vec![0]), (2, vec![0, 1])] {
+        let cited = cited.into_iter().map(EventNum).collect();
+        graph.named.insert(EventNum(event), cited);
+    }
+    let mut memory = Memory::default();
+    let agreed = [0, 1].map(|event| (StateKeyNum(event), EventNum(u64::from(event))));
+    let one = memory.build(agreed);
+    let other = memory.build(agreed.into_iter().chain([(StateKeyNum(2), EventNum(2))]));
+    let difference = auth_difference(&memory, &graph, &ChainCache::new(1 << 20), &[one, other]);
+    let difference: Vec<u64> = difference.expect("all is there").iter().collect();
+    assert_eq!(difference, [2]);
+}
+
+#[test]
 fn a_circle_ends() {
     let mut graph = Citations::default();
     graph.named.insert(EventNum(1), vec![EventNum(2)]);
@@ -136,7 +153,8 @@ fn a_change_of_a_large_state_looks_at_few_events() {
     let other = memory.apply(root, &changed).root;
     graph.asked.set(0);
     let difference = auth_difference(&memory, &graph, &cache, &[root, other]);
-    // 19,999 authorises the change and nothing else does; 1,000 was what was replaced.
-    assert!(difference.expect("all is there").contains(19_999));
+    // Only the change is new to one of them: 19,999, which authorises it and nothing else, both have.
+    let difference = difference.expect("all is there");
+    assert!(difference.contains(20_000) && !difference.contains(19_999));
     assert!(graph.asked.get() < 200, "{} events", graph.asked.get());
 }

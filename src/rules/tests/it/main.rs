@@ -8,5 +8,6 @@ mod hostile;
 mod push_rules;
 mod redaction;
 mod resolution;
+mod resolution_network;
 mod signatures;
 mod support;

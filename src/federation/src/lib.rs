@@ -14,6 +14,8 @@ mod dns;
 mod e2ee;
 mod fetch;
 mod flights;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod history;
 mod inbound;
@@ -353,32 +355,6 @@ impl Federation {
                 return Ok(());
             }
         }
-    }
-}
-
-/// The parsers of what strangers send, for fuzzing.
-#[doc(hidden)]
-pub mod fuzzing {
-    /// The value of an `Authorization` header.
-    pub fn authorization(text: &str) {
-        if let Ok(authorization) = crate::auth::Authorization::parse(text) {
-            let _ = authorization.check();
-        }
-    }
-
-    /// The body of `/.well-known/matrix/server`.
-    pub fn well_known(body: &[u8]) {
-        let _ = crate::discovery::well_known::parse(body);
-    }
-
-    /// The answer of `GET /_matrix/key/v2/server`.
-    pub fn keys(body: &[u8]) {
-        let _ = crate::keys::document::Document::read(body);
-    }
-
-    /// The answer of `POST /_matrix/key/v2/query`.
-    pub fn notary(body: &[u8]) {
-        let _ = crate::keys::notary::read_answer(body);
     }
 }
 

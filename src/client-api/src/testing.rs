@@ -195,6 +195,7 @@ impl Server {
         let parts = Parts {
             server_name: name,
             signer,
+            memory: myelin_federation::MEMORY,
             store: store.clone(),
             rooms: rooms.clone(),
             accounts: accounts.clone(),

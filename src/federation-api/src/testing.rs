@@ -148,6 +148,7 @@ impl Here {
         let parts = Parts {
             server_name: config.server.name.clone(),
             signer,
+            memory: myelin_federation::MEMORY,
             store,
             rooms: rooms.clone(),
             accounts: accounts.clone(),

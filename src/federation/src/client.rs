@@ -29,6 +29,7 @@ use crate::{
     },
     dns::{Dns, DnsError},
     guard::Guard,
+    memory::Shares,
     transport::{TransportError, USER_AGENT, http_client, next_chunk, read_body},
 };
 
@@ -185,6 +186,7 @@ pub(crate) struct Client {
 /// What a [`Client`] is made of.
 pub(crate) struct ClientParts {
     pub(crate) enabled: bool,
+    pub(crate) memory: Shares,
     pub(crate) origin: OwnedServerName,
     pub(crate) signer: Arc<Signer>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -199,6 +201,7 @@ impl Client {
     pub(crate) fn new(parts: ClientParts) -> Self {
         let ClientParts {
             enabled,
+            memory,
             origin,
             signer,
             clock,
@@ -209,13 +212,19 @@ impl Client {
             ports,
         } = parts;
         let dns = Arc::new(dns);
-        let routes = Routes::new(Arc::clone(&dns), ports, Arc::clone(&clock), random);
+        let routes = Routes::new(
+            Arc::clone(&dns),
+            ports,
+            Arc::clone(&clock),
+            random,
+            memory.routes,
+        );
         let tls = TlsConnector::from(Arc::new(tls));
         let dialer = Arc::new(Dialer::new(dns, guard, tls, routes));
         Self {
             enabled,
             http: http_client(Connector::new(Arc::clone(&dialer), Kind::Matrix)),
-            discovery: Discovery::new(Arc::clone(&dialer), clock),
+            discovery: Discovery::new(Arc::clone(&dialer), clock, memory.delegations),
             dialer,
             origin,
             signer,

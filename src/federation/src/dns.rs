@@ -10,8 +10,6 @@ use quick_cache::sync::Cache;
 /// How long one question to one name server may take, and how often it is asked.
 const TIMEOUT: Duration = Duration::from_secs(3);
 const ATTEMPTS: usize = 2;
-/// How many answers are kept; the longest unused are asked for again.
-const REMEMBERED: usize = 10_000;
 /// How long answers count, whatever they say: those that there is something, and those that there is nothing.
 const GREATEST_AGE: Duration = Duration::from_hours(24);
 const LEAST_AGE_OF_NOTHING: Duration = Duration::from_secs(5);
@@ -64,10 +62,10 @@ pub(crate) struct Dns {
 }
 
 impl Dns {
-    /// By the operating system's settings.
-    pub(crate) fn system() -> Self {
+    /// By the operating system's settings. Of so many names it remembers the addresses; the longest unused are forgotten.
+    pub(crate) fn system(remembered: usize) -> Self {
         let resolver = TokioResolver::builder_tokio().and_then(|mut builder| {
-            set(builder.options_mut());
+            set(builder.options_mut(), remembered);
             builder.build()
         });
         let resolver = resolver
@@ -77,7 +75,7 @@ impl Dns {
             .ok();
         Self {
             resolver,
-            last: Cache::new(REMEMBERED),
+            last: Cache::new(remembered),
         }
     }
 
@@ -94,11 +92,11 @@ impl Dns {
         let config = ResolverConfig::from_name_servers(vec![server]);
         let mut builder =
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        set(builder.options_mut());
+        set(builder.options_mut(), 100);
         builder.options_mut().timeout = Duration::from_millis(200);
         Self {
             resolver: Some(builder.build().expect("the settings are good")),
-            last: Cache::new(REMEMBERED),
+            last: Cache::new(100),
         }
     }
 
@@ -194,10 +192,10 @@ impl Dns {
     }
 }
 
-fn set(options: &mut ResolverOpts) {
+fn set(options: &mut ResolverOpts, remembered: usize) {
     options.timeout = TIMEOUT;
     options.attempts = ATTEMPTS;
-    options.cache_size = REMEMBERED as u64;
+    options.cache_size = remembered as u64;
     options.positive_max_ttl = Some(GREATEST_AGE);
     options.negative_min_ttl = Some(LEAST_AGE_OF_NOTHING);
     options.negative_max_ttl = Some(GREATEST_AGE_OF_NOTHING);

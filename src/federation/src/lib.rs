@@ -22,6 +22,7 @@ mod inbound;
 pub mod join;
 mod keys;
 mod membership;
+mod memory;
 mod outbound;
 mod policy;
 mod query;
@@ -57,6 +58,8 @@ pub use keys::{KeyError, notary::Queries};
 pub use membership::{
     BoundInvite, ExchangeError, InviteError, KnockError, MOST_BOUND, ReceiveInviteError,
 };
+pub use memory::MEMORY;
+use memory::Shares;
 pub use outbound::{Edu, EphemeralKey, Outbound};
 pub use query::{LookUpProfileError, QueryError, ResolveAliasError, ResolvedAlias};
 pub use tls::ClientError;
@@ -95,6 +98,8 @@ pub struct Parts {
     pub server_name: OwnedServerName,
     /// What signs requests and events as `server_name`.
     pub signer: Arc<Signer>,
+    /// How many bytes what is remembered of other servers may take: [`MEMORY`] by default.
+    pub memory: usize,
     /// The database.
     pub store: Store,
     /// The rooms that events of other servers go to.
@@ -175,7 +180,8 @@ impl Announced {
 impl Federation {
     /// Reads the certificate files, so not to be called on an async thread that must not block for long.
     pub fn new(settings: &Settings, parts: Parts) -> Result<Federation, ClientError> {
-        Self::within(settings, parts, dns::Dns::system(), Ports::default())
+        let dns = dns::Dns::system(Shares::of(parts.memory).addresses);
+        Self::within(settings, parts, dns, Ports::default())
     }
 
     /// The same, with names looked up so, and servers answering at these ports.
@@ -188,6 +194,7 @@ impl Federation {
         let Parts {
             server_name,
             signer,
+            memory,
             store,
             rooms,
             accounts,
@@ -195,7 +202,9 @@ impl Federation {
             clock,
             random,
         } = parts;
+        let memory = Shares::of(memory);
         let client = Arc::new(client::Client::new(client::ClientParts {
+            memory,
             enabled: settings.enabled,
             origin: server_name.clone(),
             signer: Arc::clone(&signer),
@@ -227,13 +236,14 @@ impl Federation {
                 Arc::clone(&client),
                 signer,
                 settings.trusted_key_servers.clone(),
+                memory.keys,
             ),
             admission: admission::Admission::default(),
             client,
             rooms,
             accounts,
             e2ee,
-            answers: query::Answers::new(Arc::clone(&clock)),
+            answers: query::Answers::new(Arc::clone(&clock), memory.answers),
             fills: history::Fills::new(&clock),
             lists: e2ee::Lists::new(Arc::clone(&clock)),
             bindings: Arc::new(Semaphore::new(membership::BINDINGS_AT_ONCE)),

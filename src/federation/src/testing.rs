@@ -245,6 +245,7 @@ impl Here {
         let parts = Parts {
             server_name: our_name(),
             signer: our_signer(),
+            memory: crate::MEMORY,
             store: self.store.clone(),
             rooms: self.rooms.clone(),
             accounts: self.accounts.clone(),

@@ -130,6 +130,7 @@ impl Core {
                     max_room_members: config.presence.max_room_members,
                     inbound: config.presence.inbound,
                     outbound: config.presence.outbound,
+                    most_users: shares.presence / myelin_rooms::PRESENCE_MEMORY,
                 },
                 ..myelin_rooms::Options::default()
             },
@@ -146,6 +147,7 @@ impl Core {
         let parts = Parts {
             server_name: name.clone(),
             signer,
+            memory: shares.federation,
             store: store.clone(),
             rooms: rooms.clone(),
             accounts: accounts.clone(),

@@ -70,6 +70,10 @@ pub(crate) struct Shares {
     pub(crate) sessions: usize,
     /// What is remembered of those who sync: their rooms, unread counts, the members that they were told of.
     pub(crate) sync: usize,
+    /// What is remembered of other servers, and of what is to be sent to them.
+    pub(crate) federation: usize,
+    /// Who is there.
+    pub(crate) presence: usize,
     /// The hashing of passwords.
     pub(crate) hashes: usize,
 }
@@ -79,13 +83,15 @@ impl Shares {
     pub(crate) fn of(budget: usize) -> Self {
         let part = |sixtyfourths| budget / 64 * sixtyfourths;
         Self {
-            store: part(30),
-            events: part(8),
+            store: part(26),
+            events: part(6),
             nodes: part(4),
             heads: part(4),
             names: part(4),
             sessions: part(2),
             sync: part(4),
+            federation: part(4),
+            presence: part(2),
             hashes: part(8),
         }
     }
@@ -149,9 +155,13 @@ mod tests {
                 names,
                 sessions,
                 sync,
+                federation,
+                presence,
                 hashes,
             } = Shares::of(budget);
-            let all = [store, events, nodes, heads, names, sessions, sync, hashes];
+            let all = [
+                store, events, nodes, heads, names, sessions, sync, federation, presence, hashes,
+            ];
             assert!(all.iter().all(|share| *share > 0));
             assert_eq!(all.into_iter().sum::<usize>(), budget);
         }

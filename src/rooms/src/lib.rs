@@ -45,8 +45,8 @@ pub use partial::Completeness;
 pub use pipeline::NOTIFYING_TYPES;
 pub use positions::RoomPositions;
 pub use presence::{
-    Presence, PresenceError, PresenceOptions, PresenceSnapshot, PresenceState, RemotePresence,
-    Spread, Syncing, UserPresence,
+    PRESENCE_MEMORY, Presence, PresenceError, PresenceOptions, PresenceSnapshot, PresenceState,
+    RemotePresence, Spread, Syncing, UserPresence,
 };
 pub use receipts::{NewReceipt, ReceiptError, Thread};
 pub use redact::{Redact, RedactError};

@@ -19,8 +19,6 @@ use ruma::{OwnedServerName, ServerName};
 use crate::{connect::Dialer, flights::Flights};
 use well_known::{WellKnown, WellKnownError};
 
-/// How many names' delegations are remembered; the longest unused are forgotten.
-const REMEMBERED: usize = 10_000;
 /// How long failures count: the first, doubled with each further one up to the greatest.
 const FIRST_FAILURE: Duration = Duration::from_mins(1);
 const GREATEST_FAILURE: Duration = Duration::from_hours(1);
@@ -47,11 +45,12 @@ pub(crate) struct Discovery {
 }
 
 impl Discovery {
-    pub(crate) fn new(dialer: Arc<Dialer>, clock: Arc<dyn Clock>) -> Self {
+    /// It remembers the delegations of so many names; the longest unused are forgotten.
+    pub(crate) fn new(dialer: Arc<Dialer>, clock: Arc<dyn Clock>, remembered: usize) -> Self {
         Self {
             well_known: WellKnown::new(dialer),
             clock,
-            remembered: Cache::new(REMEMBERED),
+            remembered: Cache::new(remembered),
             flights: Flights::default(),
         }
     }

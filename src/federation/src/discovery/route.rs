@@ -44,8 +44,6 @@ impl Default for Ports {
 
 /// The names of the service, the registered one first.
 pub(crate) const SERVICES: [&str; 2] = ["_matrix-fed._tcp", "_matrix._tcp"];
-/// How many hosts' routes are remembered; the longest unused are found again.
-const REMEMBERED: usize = 10_000;
 /// For how long a route is used without looking again. DNS answers have ages of their own, and are remembered by these.
 const FRESH: Duration = Duration::from_secs(30);
 /// For how long a route is used when name servers do not answer.
@@ -226,13 +224,15 @@ impl Routes {
         ports: Ports,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
+        remembered: usize,
     ) -> Self {
         Self {
             dns,
             ports,
             clock,
             random,
-            known: Cache::new(REMEMBERED),
+            // The longest unused are found again.
+            known: Cache::new(remembered),
             flights: Flights::default(),
         }
     }

@@ -170,6 +170,7 @@ impl World {
         let origin = owned_server_name!("here.example");
         let key = SigningKey::from_seed("1", [1; 32]);
         Client::new(ClientParts {
+            memory: crate::memory::Shares::of(crate::MEMORY),
             enabled: true,
             signer: Arc::new(Signer::new(origin.as_str(), key)),
             origin,

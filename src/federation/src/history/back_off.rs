@@ -10,7 +10,7 @@ const FIRST: Duration = Duration::from_secs(30);
 /// The longest that it is left alone.
 const LONGEST: Duration = Duration::from_hours(6);
 /// How many failures are remembered; of more the oldest are forgotten, and what failed is tried again too early.
-const REMEMBERED: usize = 10_000;
+const REMEMBERED: usize = 2_000;
 
 #[derive(Clone, Copy, Debug)]
 struct Failed {

@@ -31,8 +31,9 @@ const MINUTE: u64 = 60_000;
 const DAY: u64 = 24 * 60 * MINUTE;
 /// For how long an answer of ours is given out before it is made anew.
 const OWN_AGE: u64 = 60 * MINUTE;
-/// How many servers' keys are kept in memory; the longest unused are read from the store again.
-const REMEMBERED: usize = 10_000;
+/// How many servers are remembered that did not answer, and for whom notaries were asked; of more the longest unused are
+/// asked again too early. The keys themselves are kept as far as [`memory`](crate::memory) says.
+const REMEMBERED: usize = 2_000;
 /// A server whose answer does not have what is wanted is not asked again before this.
 const ASK_AGAIN: u64 = 10_000;
 /// A server that did not answer is not asked again for this, doubled with each further failure up to the greatest.
@@ -108,6 +109,7 @@ impl KeyRing {
         client: Arc<Client>,
         signer: Arc<Signer>,
         notaries: Vec<OwnedServerName>,
+        remembered: usize,
     ) -> Self {
         Self {
             notaries: notaries
@@ -121,7 +123,7 @@ impl KeyRing {
             client,
             signer,
             own: Mutex::default(),
-            known: Cache::new(REMEMBERED),
+            known: Cache::new(remembered),
             failures: Cache::new(REMEMBERED),
             flights: Flights::default(),
         }

@@ -31,9 +31,9 @@ const FAILURE_KEPT: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// The greatest answer, in bytes: a profile has at most 64 KiB, and the list of a room's servers may be long.
 const ANSWER_LIMIT: usize = 256 << 10;
-/// How many answers are kept, and how many bytes of them. When there are more, those that are asked for least go.
-const MOST_KEPT: usize = 5_000;
-const MOST_BYTES: u64 = 8 << 20;
+/// What an answer mostly takes, in bytes. When those that are kept take more than they may, those that are asked for least
+/// go.
+const USUAL: usize = 500;
 /// What an entry takes besides the texts in it.
 const OVERHEAD: usize = 200;
 
@@ -109,9 +109,9 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, bytes: usize) -> Self {
         Self {
-            kept: Cache::with_weighter(MOST_KEPT, MOST_BYTES, ByBytes),
+            kept: Cache::with_weighter(bytes / USUAL, bytes as u64, ByBytes),
             clock,
         }
     }
@@ -217,7 +217,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_at_the_same_time_shares_one_request() {
-        let answers = Answers::new(Arc::new(MockClock::new(NOW)));
+        let answers = Answers::new(Arc::new(MockClock::new(NOW)), 64 << 10);
         let asked = AtomicUsize::new(0);
         let ask = async |_: &Question| {
             asked.fetch_add(1, Ordering::SeqCst);
@@ -236,7 +236,7 @@ mod tests {
     #[tokio::test]
     async fn answers_and_failures_are_kept_for_a_while() {
         let clock = Arc::new(MockClock::new(NOW));
-        let answers = Answers::new(Arc::clone(&clock) as Arc<_>);
+        let answers = Answers::new(Arc::clone(&clock) as Arc<_>, 64 << 10);
         let asked = AtomicUsize::new(0);
         let fail = async |_: &Question| {
             asked.fetch_add(1, Ordering::SeqCst);

@@ -20,9 +20,6 @@ use super::{
 pub(super) const COLLECT: Duration = Duration::from_millis(200);
 /// How many changes are told at once; the rest follows.
 const AT_ONCE: usize = 500;
-/// How many users are remembered, at some hundred bytes each. When there are more, the one of whom there was nothing new
-/// for longest is forgotten: who has been told of him is not told that he goes.
-pub(super) const MOST_USERS: usize = 50_000;
 /// How many of those are looked at in search of one who does not sync just now.
 const LOOKED_AT: usize = 64;
 /// Of more changes than this, those that concern somebody are found by his rooms rather than one by one.
@@ -45,6 +42,9 @@ pub(super) struct Book {
     /// Until when pending changes are collected.
     collect_until: Option<Millis>,
     pub(super) serial: u64,
+    /// How many users are remembered. When there are more, the one of whom there was nothing new for longest is forgotten:
+    /// who has been told of him is not told that he goes.
+    most_users: usize,
 }
 
 /// What was found in the store about a user of whom there is something to tell.
@@ -67,9 +67,10 @@ pub struct Spread {
 }
 
 impl Book {
-    pub(super) fn new(serial: u64) -> Self {
+    pub(super) fn new(serial: u64, most_users: usize) -> Self {
         Self {
             serial,
+            most_users,
             ..Self::default()
         }
     }
@@ -108,7 +109,7 @@ impl Book {
         change: impl FnOnce(&mut User),
     ) {
         if !self.users.contains_key(&user) {
-            if self.users.len() >= MOST_USERS && !self.forget_somebody() {
+            if self.users.len() >= self.most_users && !self.forget_somebody() {
                 return;
             }
             self.users.insert(user, new());
@@ -407,10 +408,11 @@ mod tests {
 
     use myelin_types::{Millis, RoomNum, UserNum};
 
-    use super::{AT_ONCE, Book, COLLECT, FEW, Found, MOST_USERS};
+    use super::{AT_ONCE, Book, COLLECT, FEW, Found};
     use crate::presence::user::{ACTIVE, GONE, IDLE, PresenceState, REPEAT, Status, User};
 
     const START: Millis = Millis(1_000_000_000);
+    const MOST_USERS: usize = 5_000;
     const ROOM: RoomNum = RoomNum(7);
     const READER: UserNum = UserNum(1_000_000);
 
@@ -456,7 +458,7 @@ mod tests {
 
     #[test]
     fn changes_are_collected_and_then_told_once() {
-        let mut book = Book::new(10);
+        let mut book = Book::new(10, MOST_USERS);
         come(&mut book, 1, START);
         come(&mut book, 2, START);
         assert_eq!(book.next_step(), Some(START.after(COLLECT)));
@@ -480,7 +482,7 @@ mod tests {
 
     #[test]
     fn time_changes_those_whom_it_concerns() {
-        let mut book = Book::new(0);
+        let mut book = Book::new(0, MOST_USERS);
         come(&mut book, 1, START);
         let now = START.after(COLLECT);
         tell(&mut book, &[ROOM], now);
@@ -513,7 +515,7 @@ mod tests {
 
     #[test]
     fn what_somebody_does_puts_off_that_he_is_idle() {
-        let mut book = Book::new(0);
+        let mut book = Book::new(0, MOST_USERS);
         come(&mut book, 1, START);
         tell(&mut book, &[ROOM], START.after(COLLECT));
         let serial = book.serial;
@@ -536,7 +538,7 @@ mod tests {
 
     #[test]
     fn those_who_meet_are_told_of_each_other() {
-        let mut book = Book::new(0);
+        let mut book = Book::new(0, MOST_USERS);
         come(&mut book, 1, START);
         tell(&mut book, &[RoomNum(5)], START.after(COLLECT));
         let serial = book.serial;
@@ -559,7 +561,7 @@ mod tests {
 
     #[test]
     fn many_changes_are_found_by_the_readers_rooms() {
-        let mut book = Book::new(0);
+        let mut book = Book::new(0, MOST_USERS);
         for user in 0..FEW as u32 + 50 {
             come(&mut book, user, START);
         }
@@ -580,7 +582,7 @@ mod tests {
 
     #[test]
     fn other_servers_are_told_of_our_users_and_told_again() {
-        let mut book = Book::new(0);
+        let mut book = Book::new(0, MOST_USERS);
         come(&mut book, 1, START);
         book.change_or_add(
             UserNum(2),
@@ -615,7 +617,7 @@ mod tests {
 
     #[test]
     fn remote_users_without_a_common_room_are_forgotten_and_all_are_bounded() {
-        let mut book = Book::new(0);
+        let mut book = Book::new(0, MOST_USERS);
         book.change_or_add(
             UserNum(2),
             START,

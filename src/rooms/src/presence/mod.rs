@@ -60,7 +60,12 @@ pub struct PresenceOptions {
     pub inbound: bool,
     /// Whether other servers are to be told of users of this one.
     pub outbound: bool,
+    /// How many users are remembered, at [`PRESENCE_MEMORY`] each.
+    pub most_users: usize,
 }
+
+/// What a user who is remembered takes in memory, in bytes: who is in few rooms and has few devices, as most are.
+pub const PRESENCE_MEMORY: usize = 300;
 
 impl Default for PresenceOptions {
     fn default() -> Self {
@@ -69,6 +74,7 @@ impl Default for PresenceOptions {
             max_room_members: 200,
             inbound: true,
             outbound: true,
+            most_users: 50_000,
         }
     }
 }
@@ -177,7 +183,7 @@ impl Presence {
         let serial = clock.now().0;
         let shared = Arc::new(Shared {
             clock,
-            book: Mutex::new(Book::new(serial)),
+            book: Mutex::new(Book::new(serial, options.most_users)),
             moved: Notify::new(),
         });
         let presence = Self(Arc::new(Inner {

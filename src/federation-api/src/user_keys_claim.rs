@@ -63,3 +63,61 @@ pub(crate) async fn post(
     }
     Ok(Json(Answer { one_time_keys }))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use myelin_data::{
+        RawJson,
+        e2ee::{FallbackKey, FallbackKeys, KeyCount, KeyCounts},
+    };
+    use myelin_store::Batch;
+    use serde_json::json;
+
+    use crate::testing::Here;
+
+    const PATH: &str = "/_matrix/federation/v1/user/keys/claim";
+
+    #[tokio::test]
+    async fn keys_are_handed_out_by_device_and_algorithm() {
+        let here = Here::new().await;
+        let alice = here.register("alice").await;
+        let device = (alice, "D".to_owned());
+        let mut batch = Batch::new();
+        let fallback = FallbackKey {
+            used: false,
+            key_id: "F".to_owned(),
+            key: RawJson::of(&json!("a key")).expect("it is JSON"),
+        };
+        let row = (alice, "D".to_owned(), "curve25519".to_owned());
+        batch.put::<FallbackKeys>(&row, &fallback);
+        let count = KeyCount {
+            unused_fallback: vec!["curve25519".to_owned()],
+            ..KeyCount::default()
+        };
+        batch.put::<KeyCounts>(&device, &count);
+        let store = here.rooms.store();
+        store.commit(batch).await.expect("the store works");
+        let claim = async |user: &str, device: &str, algorithm: &str| {
+            let body = json!({ "one_time_keys": { user: { device: algorithm } } });
+            let claimed = here.signed(Method::POST, PATH, Some(body)).await.ok();
+            claimed["one_time_keys"].clone()
+        };
+        // There is no other, so that the fallback key is handed out again and again.
+        for _ in 0..2 {
+            let claimed = claim("@alice:here.example", "D", "curve25519").await;
+            let expected = json!({ "@alice:here.example": { "D": { "curve25519:F": "a key" } } });
+            assert_eq!(claimed, expected);
+        }
+        for (user, device, algorithm) in [
+            ("@alice:here.example", "D", "signed_curve25519"),
+            ("@alice:here.example", "E", "curve25519"),
+            ("@nobody:here.example", "D", "curve25519"),
+            ("@charlie:there.example", "D", "curve25519"),
+        ] {
+            assert_eq!(claim(user, device, algorithm).await, json!({}));
+        }
+        let refused = here.signed(Method::POST, PATH, Some(json!({}))).await;
+        refused.refused(400, "M_BAD_JSON");
+    }
+}

@@ -70,3 +70,79 @@ pub(crate) async fn post(
 fn raw<K: Ord>(keys: BTreeMap<K, RawJson>) -> BTreeMap<K, Box<RawValue>> {
     keys.into_iter().map(|(id, json)| (id, json.0)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use myelin_data::{
+        RawJson,
+        accounts::{Device, Devices},
+        e2ee::{CrossSigningKeys, CrossSigningUsage, DeviceIds, DeviceKeys, KeyedDevices},
+    };
+    use myelin_store::Batch;
+    use serde_json::{Value, json};
+
+    use crate::testing::{Here, NOW};
+
+    const PATH: &str = "/_matrix/federation/v1/user/keys/query";
+
+    #[tokio::test]
+    async fn keys_of_users_of_this_server_are_told_without_what_is_only_theirs() {
+        let here = Here::new().await;
+        let alice = here.register("alice").await;
+        let key =
+            |usage: &str| json!({ "user_id": "@alice:here.example", "usage": [usage], "keys": {} });
+        let keys = json!({ "user_id": "@alice:here.example", "device_id": "D", "keys": {} });
+        let stored = |value: &Value| RawJson::of(value).expect("it is JSON");
+        let mut batch = Batch::new();
+        let device = (alice, "D".to_owned());
+        let row = Device {
+            display_name: Some("A name".to_owned()),
+            created_at: NOW,
+            last_seen_at: None,
+            last_seen_ip: None,
+        };
+        batch.put::<Devices>(&device, &row);
+        batch.put::<DeviceKeys>(&device, &stored(&keys));
+        batch.put::<KeyedDevices>(&alice, &DeviceIds(vec!["D".to_owned()]));
+        for (usage, name) in [
+            (CrossSigningUsage::Master, "master"),
+            (CrossSigningUsage::SelfSigning, "self_signing"),
+            (CrossSigningUsage::UserSigning, "user_signing"),
+        ] {
+            batch.put::<CrossSigningKeys>(&(alice, usage), &stored(&key(name)));
+        }
+        let store = here.rooms.store();
+        store.commit(batch).await.expect("the store works");
+        for wanted in [json!([]), json!(["D", "E"])] {
+            let body = json!({
+                "device_keys": {
+                    "@alice:here.example": wanted,
+                    "@nobody:here.example": [],
+                    "@charlie:there.example": [],
+                },
+            });
+            let told = here.signed(Method::POST, PATH, Some(body)).await.ok();
+            let mut named = keys.clone();
+            named["unsigned"] = json!({ "device_display_name": "A name" });
+            let expected = json!({
+                "device_keys": { "@alice:here.example": { "D": named } },
+                "master_keys": { "@alice:here.example": key("master") },
+                "self_signing_keys": { "@alice:here.example": key("self_signing") },
+            });
+            assert_eq!(told, expected);
+        }
+        let other = json!({ "device_keys": { "@alice:here.example": ["E"] } });
+        let told = here.signed(Method::POST, PATH, Some(other)).await.ok();
+        assert_eq!(told["device_keys"], json!({ "@alice:here.example": {} }));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_query_is_refused() {
+        let here = Here::new().await;
+        for body in [json!({}), json!({ "device_keys": { "alice": [] } })] {
+            let refused = here.signed(Method::POST, PATH, Some(body)).await;
+            refused.refused(400, "M_BAD_JSON");
+        }
+    }
+}

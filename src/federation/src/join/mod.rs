@@ -276,6 +276,7 @@ impl Federation {
             return match taken.await {
                 Ok(()) => Ok(event_id),
                 Err(EnterError::Failure(failure)) => Err(Denial::Failure(failure)),
+                Err(EnterError::Refused(text)) => Err(Denial::Refused(text)),
                 Err(error) => Err(Denial::Useless(chain(&error))),
             };
         }
@@ -289,6 +290,7 @@ impl Federation {
                 Ok(event_id)
             }
             Err(EnterError::Failure(failure)) => Err(Denial::Failure(failure)),
+            Err(EnterError::Refused(text)) => Err(Denial::Refused(text)),
             Err(error) => Err(Denial::Useless(chain(&error))),
         }
     }

@@ -8,7 +8,7 @@
 //!    the rest, the state, and the join as the first event of a new segment of the timeline.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -19,12 +19,13 @@ use myelin_rules::{
     resolve::Key,
 };
 use myelin_state::Root;
+use myelin_store::{StoreError, View};
 use myelin_types::EventNum;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId};
 use serde_json::{Value, value::RawValue};
 use thiserror::Error;
 
-use super::{Fetch, check, order};
+use super::{Fetch, check, check::CheckError, order};
 use crate::{
     AppendError, Completeness, Failure, RoomHandle, Rooms,
     membership::{MEMBER, event_id},
@@ -63,6 +64,9 @@ pub enum EnterError {
     /// What the server answered does not hold together.
     #[error("the answer cannot be believed: {0}")]
     Untrusted(String),
+    /// The room does not let the user in, though the server did.
+    #[error("the room refuses the join: {0}")]
+    Refused(String),
     /// A fault of the server.
     #[error(transparent)]
     Failure(#[from] Failure),
@@ -146,6 +150,7 @@ impl Rooms {
         let Some(Ok(join)) = verified.pop() else {
             return untrusted("the join lacks a signature that it needs");
         };
+        let known = self.known_auth_events(&room_id, &join, &verified).await?;
         let part = members_omitted.then(|| (server.clone(), servers));
         let room = room_id.to_string();
         let (join, checked) = tokio::task::spawn_blocking(move || {
@@ -160,13 +165,53 @@ impl Rooms {
                     }
                 }
             }
-            let checked = check_all(version, &room, pdus, &state_ids, (&join, members_omitted))?;
+            let received = (pdus, known);
+            let checked = check_all(
+                version,
+                &room,
+                received,
+                &state_ids,
+                (&join, members_omitted),
+            )?;
             Ok::<_, EnterError>((join, checked))
         })
         .await
         .map_err(|_| Failure::CutShort)??;
         self.store_room(&room_id, version, join, checked, part)
             .await
+    }
+
+    /// The auth events of a join that the answer lacks, and that are here from an earlier stay: the membership with which the
+    /// user left is no part of a state without members. Each with what became of it.
+    async fn known_auth_events(
+        &self,
+        room_id: &RoomId,
+        join: &Pdu,
+        received: &[Result<Pdu, CheckError>],
+    ) -> Result<Vec<(Pdu, EventStatus)>, Failure> {
+        let received: HashSet<&str> = received.iter().flatten().map(Pdu::event_id).collect();
+        let ids: Vec<String> = join
+            .auth_events()
+            .filter(|id| !received.contains(id))
+            .map(str::to_owned)
+            .collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (rooms, room_id) = (self.clone(), room_id.to_owned());
+        let read = move |view: &View| {
+            let Some(handle) = rooms.find(view, &room_id)? else {
+                return Ok(Vec::new());
+            };
+            let events = rooms.events_by_id(view, handle.num, &ids)?;
+            let known = events.into_iter().flatten();
+            Ok::<_, StoreError>(
+                known
+                    .map(|event| (event.pdu.clone(), event.header.status))
+                    .collect(),
+            )
+        };
+        Ok(self.0.store.read(read).await?)
     }
 
     async fn store_room(
@@ -252,11 +297,11 @@ pub(super) fn signed_by_both(join: Pdu, event: Option<Box<RawValue>>) -> Result<
     Ok(event)
 }
 
-/// Checks everything that an answer says. `pdus` were verified.
+/// Checks everything that an answer says. What was received was verified; what is known was judged before.
 fn check_all(
     version: RoomVersion,
     room: &str,
-    pdus: HashMap<String, Pdu>,
+    (pdus, auth_events): (HashMap<String, Pdu>, Vec<(Pdu, EventStatus)>),
     state_ids: &[String],
     (join, members_omitted): (&Pdu, bool),
 ) -> Result<Checked, EnterError> {
@@ -282,7 +327,10 @@ fn check_all(
         return untrusted("its state has no create event");
     };
     check_create(&create, version, room)?;
-    let judged = judge(pdus, &HashMap::new(), &create);
+    let mut judged = judge(pdus, &HashMap::new(), &create);
+    for (pdu, status) in auth_events {
+        judged.add(pdu, status);
+    }
     let known = |id: &str| {
         judged
             .get(id)
@@ -304,7 +352,7 @@ fn check_all(
             state.entry(key).or_insert_with(|| id.to_owned());
         }
     }
-    authorise(join, &by_itself, &create).map_err(EnterError::Untrusted)?;
+    authorise(join, &by_itself, &create).map_err(EnterError::Refused)?;
     let by_state: AuthEvents = auth_types(
         version,
         join.event_type(),
@@ -317,8 +365,7 @@ fn check_all(
     .chain([create_key()])
     .filter_map(|key| Some(judged.get(state.get(&key)?)?.0.clone()))
     .collect();
-    auth::check(join, &by_state)
-        .map_err(|error| EnterError::Untrusted(format!("its state refuses the join: {error}")))?;
+    auth::check(join, &by_state).map_err(|error| EnterError::Refused(error.to_string()))?;
     Ok(Checked {
         events: judged.into_events(),
         state,

@@ -873,3 +873,42 @@ async fn members_who_are_missing_are_seen_typing_and_reading() {
     expected.sort_unstable();
     assert_eq!(shown, expected);
 }
+
+#[tokio::test]
+async fn whoever_left_before_the_members_came_enters_again() {
+    let (server, far) = partial(3).await;
+    let room = far.room.clone();
+    let left = server.rooms.leave(&room, &user(ALICE), None).await;
+    left.expect("Alice leaves");
+    let mut far = Arc::into_inner(far).expect("nobody else has it");
+    let leave = server.state(&room, "m.room.member", ALICE);
+    far.note(&leave.expect("she left").pdu);
+    // The answer lacks the leave, to which the join refers.
+    let join = join(&server, &far, ALICE);
+    let answer = far.answer(&join, true);
+    let far = Arc::new(far);
+    let fetch = Arc::clone(&far) as Arc<dyn Fetch>;
+    let entered = server.rooms.enter(fetch, answer).await;
+    entered.expect("the answer is good");
+    assert_eq!(server.membership(&room, ALICE), "join");
+    assert_eq!(server.completeness(&room), Completeness::Partial);
+    let there = owned_server_name!("there.org");
+    let completed = server.rooms.complete(&*far, &room, &there).await;
+    completed.expect("the answer is good");
+    assert_eq!(server.head(&room).joined, 5);
+}
+
+#[tokio::test]
+async fn a_server_that_lets_in_whom_the_room_bans_is_not_followed() {
+    let server = Server::new().await;
+    let mut far = Far::new(RoomVersion::V11, 1);
+    let ban = json!({ "membership": "ban" });
+    far.send(DORA, "m.room.member", Some(ALICE), ban);
+    let join = join(&server, &far, ALICE);
+    let answer = far.answer(&join, false);
+    let entered = server.rooms.enter(Arc::new(far), answer).await;
+    assert!(
+        matches!(entered, Err(EnterError::Refused(_))),
+        "{entered:?}"
+    );
+}

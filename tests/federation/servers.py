@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import ipaddress
+import itertools
 import json
 import os
 import signal
@@ -309,6 +310,52 @@ class Synapse(Server):
         return [sys.executable, "-m", "synapse.app.homeserver", "--config-path", str(self.directory / "homeserver.yaml")]
 
 
+class Dendrite(Server):
+    """Dendrite with SQLite; its programs are in the directory that DENDRITE_BIN names. Only for runs by hand."""
+
+    kind = "Dendrite"
+
+    def configure(self) -> None:
+        make_key = [self._program("generate-keys"), "--private-key", str(self.directory / "signing.key")]
+        subprocess.run(make_key, cwd=self.directory, check=True, capture_output=True)
+
+        def database(name: str) -> dict:
+            return {"connection_string": f"file:{self.directory / name}.db"}
+
+        settings = {
+            "version": 2,
+            "global": {
+                "server_name": self.name,
+                "private_key": str(self.directory / "signing.key"),
+                "jetstream": {"storage_path": str(self.directory / "jetstream"), "topic_prefix": "Dendrite"},
+            },
+            "client_api": {"registration_disabled": False, "rate_limiting": {"enabled": False}},
+            "federation_api": {"disable_tls_validation": True, "database": database("federation")},
+            "media_api": {"base_path": str(self.directory / "media"), "database": database("media")},
+            "user_api": {"account_database": database("accounts"), "bcrypt_cost": 4},
+            "logging": [{"type": "std", "level": "warn"}],
+        }
+        for part in ("room_server", "sync_api", "key_server", "relay_api", "mscs"):
+            settings.setdefault(part, {})["database"] = database(part)
+        # Every JSON text is YAML too.
+        (self.directory / "dendrite.yaml").write_text(json.dumps(settings))
+
+    def command(self) -> list[str]:
+        arguments = {
+            "--config": self.directory / "dendrite.yaml",
+            "--http-bind-address": f"127.0.0.1:{self.client_port}",
+            "--https-bind-address": f"127.0.0.1:{self.tls_port}",
+            "--tls-cert": self.authority.certificate,
+            "--tls-key": self.authority.key,
+        }
+        given = [str(part) for pair in arguments.items() for part in pair]
+        return [self._program("dendrite"), "--really-enable-open-registration", *given]
+
+    @staticmethod
+    def _program(name: str) -> str:
+        return str(Path(os.environ["DENDRITE_BIN"]) / name)
+
+
 class Refused(Exception):
     """A server answered with an error."""
 
@@ -326,7 +373,7 @@ class Person:
     """Somebody with an account, who speaks the client-server API."""
 
     def __init__(self, server: Server, name: str) -> None:
-        self.server, self._transactions = server, 0
+        self.server, self._transactions = server, itertools.count()
         self.token: str | None = None
         body = {"username": name, "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
         try:
@@ -373,8 +420,7 @@ class Person:
 
     def send(self, room: str, kind: str, content: dict) -> str:
         """Sends an event and answers its id."""
-        self._transactions += 1
-        return self.ask("PUT", f"rooms/{quoted(room)}/send/{kind}/{self._transactions}", content)["event_id"]
+        return self.ask("PUT", f"rooms/{quoted(room)}/send/{kind}/{next(self._transactions)}", content)["event_id"]
 
     def say(self, room: str, text: str, **more: object) -> str:
         """Sends a message and answers its id."""
@@ -382,8 +428,8 @@ class Person:
 
     def redact(self, room: str, event_id: str) -> str:
         """Redacts an event."""
-        self._transactions += 1
-        return self.ask("PUT", f"rooms/{quoted(room)}/redact/{quoted(event_id)}/{self._transactions}")["event_id"]
+        path = f"rooms/{quoted(room)}/redact/{quoted(event_id)}/{next(self._transactions)}"
+        return self.ask("PUT", path)["event_id"]
 
     def put(self, room: str, kind: str, content: dict, key: str = "") -> str:
         """Sets a piece of state."""

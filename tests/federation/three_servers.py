@@ -1,8 +1,9 @@
 """Two Myelin servers and a Synapse in the same rooms: whatever happens, all three end up with the same.
 
-Every server makes rooms of several versions; people of all three meet there. In the environment, `TESTS`, a regular
-expression, chooses among the tests, and `SERVERS` other servers: with `synapse synapse synapse` one sees whether a test
-asks for more than Synapse does.
+Every server makes rooms of several versions; people of all three meet there, and the tests go on in the same rooms, since
+making them is what takes most of the time. In the environment, `TESTS`, a regular expression, chooses among the tests, and
+`SERVERS` other servers: with `synapse synapse synapse` one sees whether a test asks for more than Synapse does, and with
+`myelin myelin dendrite` how Dendrite fits in.
 """
 
 import functools
@@ -13,12 +14,17 @@ import tempfile
 import threading
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from servers import Authority, Gates, Myelin, Person, Refused, Server, Synapse
+from servers import Authority, Dendrite, Gates, Myelin, Person, Refused, Server, Synapse
 
 VERSIONS = os.environ.get("VERSIONS", "1 6 10 11 12").split()
-DEADLINE = float(os.environ.get("DEADLINE", "90"))
+# The first versions in which one can knock and, a bit later, enter with a membership of another room.
+CLUB_VERSIONS = [version for version in VERSIONS if int(version) >= 8]
+DEADLINE = float(os.environ.get("DEADLINE", "60"))
+# How many rooms things happen in at once.
+AT_ONCE = 5
 
 directory = tempfile.TemporaryDirectory(prefix="myelin-federation-")
 gates = Gates()
@@ -29,10 +35,10 @@ people: list[Person] = []
 def setUpModule() -> None:
     root = Path(directory.name)
     authority = Authority(root)
-    kinds = {"myelin": Myelin, "synapse": Synapse}
+    classes = {"myelin": Myelin, "synapse": Synapse, "dendrite": Dendrite}
     wanted = os.environ.get("SERVERS", "myelin myelin synapse").split()
     for index, kind in enumerate(wanted):
-        servers.append(kinds[kind](root / str(index), authority, gates))
+        servers.append(classes[kind](root / str(index), authority, gates))
     for server, name in zip(servers, ["alice", "bob", "carol"]):
         people.append(Person(server, name))
 
@@ -45,99 +51,141 @@ def tearDownModule() -> None:
 
 def until(what: str, check, deadline: float = DEADLINE):
     """Waits until `check` gives a truthy value."""
-    end, last = time.monotonic() + deadline, None
+    end, last, pause = time.monotonic() + deadline, None, 0.05
     while time.monotonic() < end:
         try:
             if value := check():
                 return value
         except Refused as refused:
             last = refused
-        time.sleep(0.1)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.5)
     raise AssertionError(f"not within {deadline} s: {what}" + (f" (last answer: {last})" if last else ""))
 
 
-def of_all_kinds(versions: list[str] = VERSIONS):
-    """Runs a test with a version and the maker of a room, for all versions and makers."""
+def others(person: Person) -> list[Person]:
+    return [other for other in people if other is not person]
 
-    def decorate(test):
-        @functools.wraps(test)
-        def run(self: unittest.TestCase) -> None:
-            for version in versions:
-                for maker in people:
-                    with self.subTest(version=version, maker=str(maker)):
-                        test(self, version, maker)
 
-        return run
+def kinds(versions: list[str] = VERSIONS) -> list[tuple[str, Person]]:
+    """All versions with all makers.
 
-    return decorate
+    FIXME: In rooms of versions 1 and 2 Synapse refers to events that it has just made without their hashes, and Myelin takes
+    no draft of a join with such references. `test_8` asserts that; when it fails, nothing is to be left out here any more.
+    """
+    return [(version, maker) for version in versions for maker in people if not is_hashless(version, maker)]
+
+
+def is_hashless(version: str, maker: Person) -> bool:
+    return int(version) < 3 and isinstance(maker.server, Synapse) and any(isinstance(one, Myelin) for one in servers)
+
+
+class Room:
+    """A room, and since when everybody is in it, in milliseconds."""
+
+    def __init__(self, version: str, maker: Person, room_id: str) -> None:
+        self.version, self.maker, self.id = version, maker, room_id
+        self.met = 0
+
+    def __str__(self) -> str:
+        return f"the room {self.id} of version {self.version} that {self.maker} has made"
+
+    def see_membership(self, expected: dict[str, str | None], *observers: Person) -> None:
+        for observer in observers or people:
+            until(
+                f"{observer} sees {expected} in {self}",
+                lambda observer=observer: {user: observer.membership(self.id, user) for user in expected} == expected,
+            )
+
+    def all_are_in(self) -> None:
+        self.see_membership({other.id: "join" for other in people})
+        self.met = int(time.time() * 1000)
+
+    def difference(self) -> str | None:
+        """What the servers do not agree in, if anything.
+
+        Synapse is held to the history since everybody was there: of what was before it sometimes leaves an event out.
+        """
+        states = [person.state(self.id) for person in people]
+        for person, state in zip(people, states):
+            if state != states[0]:
+                keys = {key for key in state.keys() | states[0].keys() if state.get(key) != states[0].get(key)}
+                details = {key: (states[0].get(key), state.get(key)) for key in keys}
+                return f"{people[0]} and {person} differ in the state: {details}"
+        histories = [person.history(self.id) for person in people]
+        for person, history in zip(people, histories):
+            strict = isinstance(person.server, Myelin) and isinstance(people[0].server, Myelin)
+            here, there = (
+                {key for key, event in events.items() if strict or event["origin_server_ts"] >= self.met}
+                for events in (histories[0], history)
+            )
+            if here != there:
+                return f"{people[0]} has {here - there} and {person} has {there - here}"
+        return None
+
+    def agree(self) -> dict[str, dict]:
+        """Waits until all servers have the same state and the same history, and answers the latter."""
+        last: list[str] = []
+
+        def same() -> bool:
+            last[:] = [text] if (text := self.difference()) else []
+            return not last
+
+        try:
+            until("agreement", same)
+        except AssertionError:
+            raise AssertionError(f"{self} is not the same everywhere: {last}") from None
+        return people[0].history(self.id)
+
+
+@functools.cache
+def _lock(version: str, maker: Person) -> threading.Lock:
+    return threading.Lock()
+
+
+_met: dict[tuple[str, Person], Room] = {}
+
+
+def meet(version: str, maker: Person) -> Room:
+    """The room of this version and maker that everybody is in; made when it is first asked for."""
+    with _lock(version, maker):
+        room = _met.get((version, maker))
+        if room is None:
+            room = Room(version, maker, maker.create(version))
+            for person in others(maker):
+                person.join(room.id, maker.server)
+            room.all_are_in()
+            _met[version, maker] = room
+        return room
 
 
 class Rooms(unittest.TestCase):
-    """What happens in rooms in which all servers are."""
+    """What happens in rooms in which all servers are. The tests run in the order of their names."""
 
     def setUp(self) -> None:
         gates.open()
-        # When everybody was in a room, in milliseconds.
-        self.met: dict[str, int] = {}
+        self._begun = time.monotonic()
 
-    def meet(self, version: str, maker: Person, **more: object) -> str:
-        """A room of everybody, made by one of them."""
-        room = maker.create(version, **more)
-        for person in people:
-            if person is not maker:
-                person.join(room, maker.server)
-        self.all_are_in(room)
-        return room
+    def tearDown(self) -> None:
+        print(f"{time.monotonic() - self._begun:.0f} s ... ", end="", file=sys.stderr, flush=True)
 
-    def all_are_in(self, room: str) -> None:
-        self.see_membership(room, {other.id: "join" for other in people})
-        self.met[room] = int(time.time() * 1000)
+    def everywhere(self, test, versions: list[str] = VERSIONS) -> None:
+        """Runs a test with a version and the maker of a room, for all versions and makers, some at once."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            outcomes = [(version, maker, pool.submit(test, version, maker)) for version, maker in kinds(versions)]
+            for version, maker, outcome in outcomes:
+                with self.subTest(version=version, maker=str(maker)):
+                    outcome.result()
 
-    def see_membership(self, room: str, expected: dict[str, str | None], *observers: Person) -> None:
-        for observer in observers or people:
-            until(
-                f"{observer} sees {expected} in {room}",
-                lambda observer=observer: {user: observer.membership(room, user) for user in expected} == expected,
-            )
+    def test_1_what_is_said_arrives_everywhere(self) -> None:
+        self.everywhere(self._say)
 
-    def agree(self, room: str) -> dict[str, dict]:
-        """Waits until all servers have the same state and the same history, and answers the latter.
-
-        Synapse is held to what came since everybody was there: of what was before it sometimes leaves an event out.
-        """
-        since = self.met.get(room, 0)
-
-        def different() -> str | None:
-            states = [person.state(room) for person in people]
-            for person, state in zip(people, states):
-                if state != states[0]:
-                    keys = {key for key in state.keys() | states[0].keys() if state.get(key) != states[0].get(key)}
-                    return f"{people[0]} and {person} differ in the state of {keys}"
-            histories = [person.history(room) for person in people]
-            for person, history in zip(people, histories):
-                strict = isinstance(person.server, Myelin) and isinstance(people[0].server, Myelin)
-                here, there = (
-                    {key for key, event in events.items() if strict or event["origin_server_ts"] >= since}
-                    for events in (histories[0], history)
-                )
-                if here != there:
-                    return f"{people[0]} has {here - there} and {person} has {there - here}"
-            return None
-
-        end = time.monotonic() + DEADLINE
-        while difference := different():
-            if time.monotonic() > end:
-                raise AssertionError(f"{room} is not the same everywhere: {difference}")
-            time.sleep(0.3)
-        return people[0].history(room)
-
-    @of_all_kinds()
-    def test_what_is_said_arrives_everywhere(self, version: str, maker: Person) -> None:
-        room = self.meet(version, maker)
-        said = [person.say(room, f"I am {person}") for person in people]
+    def _say(self, version: str, maker: Person) -> None:
+        room = meet(version, maker)
+        said = [person.say(room.id, f"I am {person}") for person in people]
         edits = [
             person.say(
-                room,
+                room.id,
                 "* better",
                 **{
                     "m.new_content": {"msgtype": "m.text", "body": "better"},
@@ -146,163 +194,166 @@ class Rooms(unittest.TestCase):
             )
             for person, event in zip(people, said)
         ]
-        gone = [person.say(room, "I did not say this") for person in people]
+        gone = [person.say(room.id, "I did not say this") for person in people]
         for person in people:
-            until(f"{person} has all", lambda person=person: set(said + edits + gone) <= set(person.history(room)))
-        redactions = [person.redact(room, event) for person, event in zip(people, gone)]
-        topic = maker.put(room, "m.room.topic", {"topic": "All of us"})
-        history = self.agree(room)
+            until(f"{person} has all", lambda person=person: set(said + edits + gone) <= set(person.history(room.id)))
+        redactions = [person.redact(room.id, event) for person, event in zip(people, gone)]
+        topic = maker.put(room.id, "m.room.topic", {"topic": "All of us"})
+        history = room.agree()
         self.assertLessEqual({*said, *edits, *gone, *redactions, topic}, set(history))
         for person in people:
             until(
                 f"{person} has nothing left of what was redacted",
-                lambda person=person: all(not person.history(room)[event]["content"] for event in gone),
+                lambda person=person: all(not person.history(room.id)[event]["content"] for event in gone),
             )
 
-    @of_all_kinds()
-    def test_members_come_and_go(self, version: str, maker: Person) -> None:
-        room = self.meet(version, maker)
-        guests = [person for person in people if person is not maker]
-        kicked, banned = guests
-        maker.act(room, "kick", user_id=kicked.id, reason="test")
-        self.see_membership(room, {kicked.id: "leave"}, maker, banned)
-        maker.act(room, "ban", user_id=banned.id)
-        self.see_membership(room, {banned.id: "ban"}, maker)
-        until(f"{banned} knows", lambda: room not in banned.ask("GET", "joined_rooms")["joined_rooms"])
-        with self.assertRaises(Refused):
-            banned.join(room, maker.server)
-        maker.act(room, "unban", user_id=banned.id)
-        maker.act(room, "invite", user_id=banned.id)
-        until(f"{banned} is invited", lambda: room in banned.sync()["rooms"].get("invite", {}))
-        banned.join(room, maker.server)
-        kicked.join(room, maker.server)
-        self.see_membership(room, {person.id: "join" for person in people})
-        self.agree(room)
+    def test_2_members_come_and_go(self) -> None:
+        self.everywhere(self._come_and_go)
 
-    @of_all_kinds()
-    def test_invitations_are_declined_and_taken(self, version: str, maker: Person) -> None:
-        room = maker.create(version, preset="private_chat", name="By invitation")
-        taken, declined = (person for person in people if person is not maker)
+    def _come_and_go(self, version: str, maker: Person) -> None:
+        room = meet(version, maker)
+        kicked, banned = others(maker)
+        since = banned.sync()["next_batch"]
+        maker.act(room.id, "kick", user_id=kicked.id, reason="test")
+        room.see_membership({kicked.id: "leave"}, maker, banned)
+        maker.act(room.id, "ban", user_id=banned.id)
+        room.see_membership({banned.id: "ban"}, maker)
+        until(f"{banned} knows", lambda: room.id not in banned.ask("GET", "joined_rooms")["joined_rooms"])
+        with self.assertRaises(Refused):
+            banned.join(room.id, maker.server)
+        maker.act(room.id, "unban", user_id=banned.id)
+        maker.act(room.id, "invite", user_id=banned.id)
+        until(f"{banned} is invited", lambda: room.id in banned.sync(since)["rooms"].get("invite", {}))
+        banned.join(room.id, maker.server)
+        kicked.join(room.id, maker.server)
+        room.all_are_in()
+        room.agree()
+
+    def test_3_invitations_are_declined_and_taken(self) -> None:
+        self.everywhere(self._invite)
+
+    def _invite(self, version: str, maker: Person) -> None:
+        taken, declined = others(maker)
+        since = {guest: guest.sync()["next_batch"] for guest in (taken, declined)}
+        room = Room(version, maker, maker.create(version, preset="private_chat", name="By invitation"))
         for guest in (taken, declined):
-            maker.act(room, "invite", user_id=guest.id)
+            maker.act(room.id, "invite", user_id=guest.id)
             invite = until(
                 f"{guest} is invited",
-                lambda guest=guest: guest.sync()["rooms"].get("invite", {}).get(room),
+                lambda guest=guest: guest.sync(since[guest])["rooms"].get("invite", {}).get(room.id),
             )
             shown = {event["type"] for event in invite["invite_state"]["events"]}
             self.assertLessEqual({"m.room.create", "m.room.name", "m.room.join_rules"}, shown)
-        taken.join(room, maker.server)
-        declined.act(room, "leave")
-        self.see_membership(room, {taken.id: "join", declined.id: "leave"}, maker, taken)
-        self.assertEqual(maker.state(room), taken.state(room))
+        taken.join(room.id, maker.server)
+        declined.act(room.id, "leave")
+        room.see_membership({taken.id: "join", declined.id: "leave"}, maker, taken)
         with self.assertRaises(Refused):
-            declined.join(room, maker.server)
+            declined.join(room.id, maker.server)
+        if version in CLUB_VERSIONS:
+            self._enter_from(room, taken, declined)
+            self._knock(room, taken, declined)
+        self.assertEqual(maker.state(room.id), taken.state(room.id))
 
-    @of_all_kinds(["10", "11", "12"])
-    def test_knocks_are_heard(self, version: str, maker: Person) -> None:
-        knock = [{"type": "m.room.join_rules", "state_key": "", "content": {"join_rule": "knock"}}]
-        room = maker.create(version, preset="private_chat", initial_state=knock)
-        let_in, turned_away = (person for person in people if person is not maker)
-        for guest in (let_in, turned_away):
-            guest.ask("POST", f"knock/{room}", {"reason": "test"}, server_name=[maker.server.name], via=[maker.server.name])
-            self.see_membership(room, {guest.id: "knock"}, maker)
-        maker.act(room, "kick", user_id=turned_away.id)
-        maker.act(room, "invite", user_id=let_in.id)
-        until(f"{let_in} is invited", lambda: room in let_in.sync()["rooms"].get("invite", {}))
-        let_in.join(room, maker.server)
-        self.see_membership(room, {let_in.id: "join", turned_away.id: "leave"}, maker, let_in)
-
-    @of_all_kinds(["10", "11", "12"])
-    def test_members_of_one_room_enter_another(self, version: str, maker: Person) -> None:
-        member, stranger = (person for person in people if person is not maker)
-        lobby = maker.create(version)
-        member.join(lobby, maker.server)
-        self.see_membership(lobby, {member.id: "join"}, maker)
-        rule = {"join_rule": "restricted", "allow": [{"type": "m.room_membership", "room_id": lobby}]}
+    def _enter_from(self, lobby: Room, member: Person, stranger: Person) -> None:
+        """Members of one room enter another, and nobody else does."""
+        maker = lobby.maker
+        rule = {"join_rule": "restricted", "allow": [{"type": "m.room_membership", "room_id": lobby.id}]}
         rules = [{"type": "m.room.join_rules", "state_key": "", "content": rule}]
-        room = maker.create(version, preset="private_chat", initial_state=rules)
+        room = Room(lobby.version, maker, maker.create(lobby.version, preset="private_chat", initial_state=rules))
         with self.assertRaises(Refused):
-            stranger.join(room, maker.server)
-        member.join(room, maker.server)
-        self.see_membership(room, {member.id: "join"}, maker, member)
-        self.assertEqual(maker.state(room), member.state(room))
+            stranger.join(room.id, maker.server)
+        member.join(room.id, maker.server)
+        room.see_membership({member.id: "join"}, maker, member)
+        self.assertEqual(maker.state(room.id), member.state(room.id))
 
-    def test_receipts_and_typing_are_seen(self) -> None:
-        room = self.meet("10", people[0])
+    def _knock(self, room: Room, member: Person, guest: Person) -> None:
+        """Somebody knocks, is turned away, knocks again and is let in."""
+        maker, via = room.maker, [room.maker.server.name]
+        maker.put(room.id, "m.room.join_rules", {"join_rule": "knock"})
+        for let_in in (False, True):
+            guest.ask("POST", f"knock/{room.id}", {"reason": "test"}, server_name=via, via=via)
+            room.see_membership({guest.id: "knock"}, maker, member)
+            if not let_in:
+                maker.act(room.id, "kick", user_id=guest.id)
+                room.see_membership({guest.id: "leave"}, maker, member)
+        since = guest.sync()["next_batch"]
+        maker.act(room.id, "invite", user_id=guest.id)
+        until(f"{guest} is invited", lambda: room.id in guest.sync(since)["rooms"].get("invite", {}))
+        guest.join(room.id, maker.server)
+        room.all_are_in()
+
+    def test_4_receipts_and_typing_are_seen(self) -> None:
+        room = meet(VERSIONS[-1], people[0])
         for person in people:
-            event = person.say(room, "read this")
-            others = [other for other in people if other is not person]
-            for other in others:
-                until(f"{other} has it", lambda other=other: event in other.history(room))
-                other.ask("POST", f"rooms/{room}/receipt/m.read/{event}", {})
-                other.ask("PUT", f"rooms/{room}/typing/{other.id}", {"typing": True, "timeout": 30_000})
+            since = person.sync()["next_batch"]
+            event = person.say(room.id, "read this")
+            relation = {"rel_type": "m.thread", "event_id": event}
+            answer = person.say(room.id, "and this", **{"m.relates_to": relation})
+            readers = others(person)
+            for reader in readers:
+                until(f"{reader} has it", lambda reader=reader: {event, answer} <= set(reader.history(room.id)))
+                reader.ask("POST", f"rooms/{room.id}/receipt/m.read/{event}", {"thread_id": "main"})
+                reader.ask("POST", f"rooms/{room.id}/receipt/m.read/{answer}", {"thread_id": event})
+                reader.ask("PUT", f"rooms/{room.id}/typing/{reader.id}", {"typing": True, "timeout": 30_000})
 
             def seen() -> bool:
-                events = person.sync()["rooms"]["join"][room]["ephemeral"]["events"]
-                content = {event["type"]: event["content"] for event in events}
-                readers = content.get("m.receipt", {}).get(event, {}).get("m.read", {})
-                typing = content.get("m.typing", {}).get("user_ids", [])
-                return all(other.id in readers and other.id in typing for other in others)
+                joined = person.sync(since)["rooms"].get("join", {}).get(room.id, {})
+                events = joined.get("ephemeral", {}).get("events", [])
+                read: dict[str, dict] = {}
+                typing: list[str] = []
+                for one in events:
+                    if one["type"] == "m.receipt":
+                        read.update(one["content"])
+                    elif one["type"] == "m.typing":
+                        typing = one["content"]["user_ids"]
+                return all(
+                    reader.id in typing
+                    and read.get(event, {}).get("m.read", {}).get(reader.id, {}).get("thread_id") == "main"
+                    and read.get(answer, {}).get("m.read", {}).get(reader.id, {}).get("thread_id") == event
+                    for reader in readers
+                )
 
-            until(f"{person} sees who has read and who types", seen)
-            for other in others:
-                other.ask("PUT", f"rooms/{room}/typing/{other.id}", {"typing": False})
+            until(f"{person} sees who has read what and who types", seen)
+            for reader in readers:
+                reader.ask("PUT", f"rooms/{room.id}/typing/{reader.id}", {"typing": False})
 
-    @of_all_kinds()
-    def test_a_conflict_behind_a_partition_is_settled_alike(self, version: str, maker: Person) -> None:
-        room = self.meet(version, maker)
-        levels = maker.get(room, "m.room.power_levels")
-        deputies = [person for person in people if person is not maker]
+    def test_5_a_conflict_behind_a_partition_is_settled_alike(self) -> None:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            rooms = list(pool.map(lambda kind: meet(*kind), kinds()))
+            levels = dict(zip(rooms, pool.map(self._share_power, rooms)))
+            self.addCleanup(gates.open)
+            gates.shut()
+            list(pool.map(lambda room: self._go_alone(room, levels[room]), rooms))
+            gates.open()
+            list(pool.map(lambda room: [person.say(room.id, "together again") for person in people], rooms))
+        self.everywhere(lambda version, maker: meet(version, maker).agree())
+
+    def _share_power(self, room: Room) -> dict:
+        """Gives everybody the power of the room's maker, as far as that is given."""
+        maker = room.maker
+        levels = maker.get(room.id, "m.room.power_levels")
+        deputies = others(maker)
         levels.setdefault("users", {}).update({person.id: 100 for person in deputies})
-        maker.put(room, "m.room.power_levels", levels)
+        maker.put(room.id, "m.room.power_levels", levels)
         for person in deputies:
-            until("the deputies have power", lambda person=person: person.get(room, "m.room.power_levels")["users"].get(deputies[0].id) == 100)
-        gates.shut()
-        self.addCleanup(gates.open)
+            until(
+                f"{person} has power in {room}",
+                lambda person=person: person.get(room.id, "m.room.power_levels")["users"].get(person.id) == 100,
+            )
+        return levels
+
+    def _go_alone(self, room: Room, levels: dict) -> None:
+        """Everybody sets the same things, each differently, and turns on somebody else."""
         for number, person in enumerate(people):
             mine = {**levels, "users": dict(levels["users"]), "events_default": number, "invite": 10 + number}
-            person.put(room, "m.room.power_levels", mine)
-            person.put(room, "m.room.topic", {"topic": f"of {person.id}"})
-            person.say(room, "alone")
-        gates.open()
-        for person in people:
-            person.say(room, "together again")
-        self.agree_on_state(room)
+            person.put(room.id, "m.room.power_levels", mine)
+            person.put(room.id, "m.room.topic", {"topic": f"of {person.id}"})
+            person.say(room.id, "alone")
 
-    def agree_on_state(self, room: str) -> None:
-        end = time.monotonic() + DEADLINE
-        while True:
-            states = [person.state(room) for person in people]
-            if all(state == states[0] for state in states):
-                return
-            if time.monotonic() > end:
-                keys = {key for state in states for key in state if any(other.get(key) != state[key] for other in states)}
-                details = {key: [state.get(key) for state in states] for key in keys}
-                raise AssertionError(f"{room} is not the same everywhere: {details}")
-            time.sleep(0.3)
-
-    @of_all_kinds(["10"])
-    def test_a_room_is_upgraded(self, version: str, maker: Person) -> None:
-        room = self.meet(version, maker)
-        try:
-            new = maker.ask("POST", f"rooms/{room}/upgrade", {"new_version": "11"})["replacement_room"]
-        except Refused as refused:
-            if refused.errcode == "M_UNRECOGNIZED":
-                return  # That server has no upgrades.
-            raise
-        for person in people:
-            until(
-                f"{person} is shown the way",
-                lambda person=person: person.get(room, "m.room.tombstone").get("replacement_room") == new,
-            )
-            if person is not maker:
-                person.join(new, maker.server)
-        self.all_are_in(new)
-        self.agree(new)
-
-    def test_nothing_is_lost_when_servers_are_killed(self) -> None:
-        rooms = [self.meet("10", person) for person in people]
-        sent: dict[str, set[str]] = {room: set() for room in rooms}
+    def test_6_nothing_is_lost_when_servers_are_killed(self) -> None:
+        # Each version once, each server as maker.
+        rooms = [meet(version, people[index % len(people)]) for index, version in enumerate(VERSIONS)]
+        sent: dict[Room, set[str]] = {room: set() for room in rooms}
         stop = threading.Event()
 
         def talk(person: Person) -> None:
@@ -311,9 +362,11 @@ class Rooms(unittest.TestCase):
                 for room in rooms:
                     number += 1
                     try:
-                        sent[room].add(person.say(room, f"{number} of {person.id}"))
+                        sent[room].add(person.say(room.id, f"{number} of {person.id}"))
                     except (OSError, Refused, ValueError):
-                        time.sleep(0.05)  # Killed just now; what was not answered may or may not be there.
+                        pass  # Killed just now; what was not answered may or may not be there.
+                    # Not more than the slowest of them takes in on a machine with two processors.
+                    time.sleep(0.1)
 
         threads = [threading.Thread(target=talk, args=[person]) for person in people]
         for thread in threads:
@@ -332,10 +385,42 @@ class Rooms(unittest.TestCase):
         for room in rooms:
             for person in people:
                 # Whoever missed the end of a conversation learns of it with the next event.
-                sent[room].add(person.say(room, "the end"))
-            history = self.agree(room)
-            missing = sent[room] - set(history)
-            self.assertFalse(missing, f"{len(missing)} of {len(sent[room])} messages that were answered are missing")
+                sent[room].add(person.say(room.id, "the end"))
+        for room in rooms:
+            with self.subTest(room=str(room)):
+                missing = sent[room] - set(room.agree())
+                self.assertFalse(missing, f"{len(missing)} of {len(sent[room])} messages that were answered are missing")
+
+    def test_7_a_room_is_upgraded(self) -> None:
+        for maker in people:
+            with self.subTest(maker=str(maker)):
+                self._upgrade(meet(VERSIONS[len(VERSIONS) // 2], maker))
+
+    def _upgrade(self, room: Room) -> None:
+        maker, version = room.maker, VERSIONS[-1]
+        try:
+            new = maker.ask("POST", f"rooms/{room.id}/upgrade", {"new_version": version})["replacement_room"]
+        except Refused as refused:
+            if refused.errcode == "M_UNRECOGNIZED":
+                return  # That server has no upgrades.
+            raise
+        for person in people:
+            until(
+                f"{person} is shown the way",
+                lambda person=person: person.get(room.id, "m.room.tombstone").get("replacement_room") == new,
+            )
+        new_room = Room(version, maker, new)
+        for person in others(maker):
+            person.join(new, maker.server)
+        new_room.all_are_in()
+        new_room.agree()
+
+    def test_8_references_without_hashes_are_not_taken_yet(self) -> None:
+        for version, maker in [(version, maker) for version in VERSIONS for maker in people if is_hashless(version, maker)]:
+            room = maker.create(version)
+            guest = next(person for person in people if isinstance(person.server, Myelin))
+            with self.assertRaises(Refused):
+                guest.join(room, maker.server)
 
 
 if __name__ == "__main__":

@@ -300,13 +300,6 @@ impl Peer {
     }
 }
 
-/// An environment of Python's with the Synapse in it that others are measured and tested with.
-pub(crate) fn synapse() -> Outcome<PathBuf> {
-    let dir = workspace::target().join("bench/peers/synapse");
-    prepare_synapse(&dir)?;
-    Ok(dir)
-}
-
 /// An environment of Python's with Synapse in it.
 fn prepare_synapse(dir: &Path) -> Outcome {
     let parts: [&[Part]; 3] = [machine::PYTHON, machine::PYTHON_HEADERS, machine::JEMALLOC];

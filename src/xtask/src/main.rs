@@ -48,16 +48,16 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Run every test: the workspace's own, then the client SDKs against the built server.
+    /// Run every test: the workspace's own, then the client SDKs' and those with Synapse against the built server.
     Test {
-        /// Fail when the SDK tests cannot be prepared, instead of leaving them out with a note.
+        /// Fail when the tests with others cannot be prepared, instead of leaving them out with a note.
         #[arg(long, conflicts_with = "no_sdk")]
         sdk: bool,
-        /// Leave the SDK tests out.
+        /// Leave the tests with client SDKs and Synapse out.
         #[arg(long)]
         no_sdk: bool,
     },
-    /// Run two servers of ours and a Synapse together. The environment chooses what: see tests/federation.
+    /// Only the tests of two servers of ours with a Synapse. The environment chooses what: see tests/federation.
     Federation,
     /// Everything CI checks: formatting, tidiness, lints, tests, the Complement image.
     Ci,

@@ -1,4 +1,4 @@
-//! `test`: the workspace's own tests, then the client SDKs, with one count over all of them.
+//! `test`: the workspace's own tests, then those with client SDKs and with Synapse, with one count over all of them.
 
 use std::fmt;
 
@@ -121,7 +121,7 @@ pub(crate) fn run(sdks: Wish) -> Outcome<Report> {
     if sdks == Wish::No {
         report
             .left_out
-            .push("the client SDKs, as asked for".to_owned());
+            .push("the client SDKs and Synapse, as asked for".to_owned());
         return Ok(report);
     }
     let binary = machine::build_server(Beside::Tests)?;

@@ -25,11 +25,10 @@ use crate::{Event, Failure, RoomHandle, Rooms};
 
 /// How many times servers are asked for predecessors of what one of them sent.
 const MOST_ROUNDS: usize = 50;
-/// How many predecessors are asked for at once. Servers in use give no more than this.
+/// How many predecessors are asked for at once. Servers in use give no more than this; one that gives fewer has come to
+/// the end of what it gives. To go on with one that gives a few at a time has a price: each event that is fetched so is
+/// resolved with what stands beside it.
 const EVENTS_A_ROUND: u32 = 20;
-/// A server that gives fewer has come to the end of what it gives. One that gives at least as many as the specification's
-/// default may have more, whatever was asked for.
-const FULL_ANSWER: usize = 10;
 /// Most predecessors that are fetched for one transaction.
 const MOST_PREDECESSORS: usize = 1_000;
 /// Most predecessors that stay missing and for which a state is fetched.
@@ -310,7 +309,7 @@ impl<'a> Gatherer<'a> {
                     0
                 }
             };
-            let more = given >= FULL_ANSWER && self.events.len() > before;
+            let more = given >= EVENTS_A_ROUND as usize && self.events.len() > before;
             if more {
                 continue;
             }

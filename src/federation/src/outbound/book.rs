@@ -5,6 +5,8 @@
 //! *catches up*: what it has missed is read from the rooms' timelines, from its own cursor on. Only of those that catch up
 //! or wait for long there is a row ([`Destinations`](myelin_data::federation::Destinations)).
 
+mod destination;
+
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
     time::Duration,
@@ -688,66 +690,4 @@ pub(super) struct Attempt<'a> {
     /// How long it took.
     pub(super) took: Duration,
     pub(super) random: &'a dyn myelin_types::Random,
-}
-
-impl Destination {
-    fn has_work(&self) -> bool {
-        self.missed.is_some()
-            || self.unread.is_some()
-            || !self.queue.is_empty()
-            || !self.ephemerals.is_empty()
-            || self.durable.has_work()
-    }
-
-    /// Whether nothing waits that its position must not pass.
-    fn has_everything(&self) -> bool {
-        self.queue.is_empty() && self.durable.has_no_lists()
-    }
-
-    /// Something comes to wait for it.
-    fn begins_to_lag(&mut self, now: Millis) {
-        if self.has_everything() {
-            self.since = now;
-        }
-    }
-
-    fn lane(&self) -> Lane {
-        if self.failures > 0 || self.slow {
-            Lane::Slow
-        } else {
-            Lane::Quick
-        }
-    }
-
-    /// Up to where it has everything; none if that is as far as the log was read.
-    fn floor(&self) -> Option<Pos> {
-        if self.missed.is_some() {
-            return Some(self.cursor);
-        }
-        self.first_waiting().map(|first| Pos(first.0 - 1))
-    }
-
-    /// The position of the first that waits.
-    fn first_waiting(&self) -> Option<Pos> {
-        let event = self.queue.front().map(|item| item.at.pos);
-        let list = self.durable.span().map(|(first, _)| first);
-        [event, list].into_iter().flatten().min()
-    }
-
-    /// Gives up the queue: what was in it is read from the timelines, and from the device lists.
-    fn fall_behind(&mut self) {
-        let event = self.queue.back().map(|item| item.at.pos);
-        let list = self.durable.span().map(|(_, last)| last);
-        if let Some(last) = event.max(list)
-            && self.missed.is_none()
-        {
-            self.missed = Some(last);
-            self.cursor = self
-                .first_waiting()
-                .map_or(self.cursor, |first| Pos(first.0 - 1));
-        }
-        self.queue = VecDeque::new();
-        self.durable.forget_lists();
-        self.walk = None;
-    }
 }

@@ -3,7 +3,6 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
 
-import loglevel from "loglevel";
 import {
     ClientEvent,
     EventType,
@@ -11,106 +10,27 @@ import {
     RelationType,
     RoomEvent,
     RoomMemberEvent,
-    SyncState,
-    createClient,
 } from "matrix-js-sdk";
 
+import { connect, eventually, logIn, register, start, stopClients, until } from "./clients.js";
 import { startServer } from "./server.js";
 
-const PASSWORD = "a password of some length";
-const DEADLINE_MS = 30_000;
-
-const nothing = () => {};
-/** The SDK tells every step of a client; failing assertions say enough. */
-const quiet = { trace: nothing, debug: nothing, info: nothing, warn: nothing, error: nothing, getChild: () => quiet };
-
 let server;
-let started = [];
-let counter = 0;
 
 before(async () => {
     server = await startServer();
 });
 
-afterEach(() => {
-    for (const client of started) {
-        client.stopClient();
-    }
-    started = [];
-});
+afterEach(stopClients);
 
 after(async () => {
     const { code, log } = await server.stop();
     assert.equal(code, 0, `the server stops in order when asked to; its log ends:\n${log}`);
 });
 
-function connect(credentials = {}) {
-    const client = createClient({ baseUrl: server.baseUrl, logger: quiet, timelineSupport: true, ...credentials });
-    // Parts of a client bring loggers of their own.
-    for (const logger of Object.values(loglevel.getLoggers())) {
-        logger.setLevel("silent");
-    }
-    return client;
-}
-
-/** The client of a new user, not syncing yet. */
-async function register(name) {
-    const answer = await connect().registerRequest({
-        username: `${name}-${++counter}`,
-        password: PASSWORD,
-        auth: { type: "m.login.dummy" },
-    });
-    return connect({ userId: answer.user_id, accessToken: answer.access_token, deviceId: answer.device_id });
-}
-
-/** Lets `client` sync, and waits until it knows the present. */
-async function start(client, options = {}) {
-    started.push(client);
-    const ready = until(client, ClientEvent.Sync, (state) => state === SyncState.Prepared || state === SyncState.Syncing);
-    await client.startClient({ initialSyncLimit: 200, disableVoip: true, ...options });
-    await ready;
-}
-
-/** Waits for an `event` of `emitter` whose arguments `accept` takes; the deadline is for servers that never send it. */
-function until(emitter, event, accept) {
-    return new Promise((resolve, reject) => {
-        const late = setTimeout(() => {
-            emitter.off(event, listen);
-            reject(new Error(`no ${event} that the test waits for`));
-        }, DEADLINE_MS);
-        const listen = (...details) => {
-            if (accept(...details)) {
-                clearTimeout(late);
-                emitter.off(event, listen);
-                resolve(details[0]);
-            }
-        };
-        emitter.on(event, listen);
-    });
-}
-
-/** Waits until `check` gives a truthy value, looking again whenever `client` has synced. */
-async function eventually(client, what, check) {
-    const deadline = Date.now() + DEADLINE_MS;
-    for (;;) {
-        const value = check();
-        if (value) {
-            return value;
-        }
-        assert.ok(Date.now() < deadline, `${what} within the deadline`);
-        await new Promise((resolve) => {
-            const pause = setTimeout(resolve, 200);
-            client.once(ClientEvent.Sync, () => {
-                clearTimeout(pause);
-                resolve();
-            });
-        });
-    }
-}
-
 /** Alice and Bob, both syncing, in a room that she made and he was invited to. */
 async function pair() {
-    const [alice, bob] = await Promise.all([register("alice"), register("bob")]);
+    const [alice, bob] = await Promise.all([register(server, "alice"), register(server, "bob")]);
     await Promise.all([start(alice), start(bob)]);
     const invited = until(
         bob,
@@ -255,13 +175,8 @@ test("a new session pages back to the beginning of a room", async () => {
         sent.push(`line ${i}`);
         await alice.sendTextMessage(roomId, `line ${i}`);
     }
-    const login = await connect().loginRequest({
-        type: "m.login.password",
-        identifier: { type: "m.id.user", user: bob.getUserId() },
-        password: PASSWORD,
-    });
-    assert.notEqual(login.device_id, bob.getDeviceId());
-    const again = connect({ userId: login.user_id, accessToken: login.access_token, deviceId: login.device_id });
+    const again = await logIn(server, bob.getUserId());
+    assert.notEqual(again.getDeviceId(), bob.getDeviceId());
     await start(again, { initialSyncLimit: 5 });
     const room = again.getRoom(roomId);
     assert.equal(bodies(again, roomId).length, 5);
@@ -280,15 +195,12 @@ test("a new session pages back to the beginning of a room", async () => {
 
 test("logging out ends the session and no other", async () => {
     const { bob } = await pair();
-    const login = await connect().loginRequest({
-        type: "m.login.password",
-        identifier: { type: "m.id.user", user: bob.getUserId() },
-        password: PASSWORD,
-    });
-    const second = connect({ userId: login.user_id, accessToken: login.access_token, deviceId: login.device_id });
-    assert.equal((await second.whoami()).device_id, login.device_id);
+    const second = await logIn(server, bob.getUserId());
+    const deviceId = second.getDeviceId();
+    const session = { userId: bob.getUserId(), deviceId, accessToken: second.getAccessToken() };
+    assert.equal((await second.whoami()).device_id, deviceId);
     await second.logout(true);
-    const late = connect({ userId: login.user_id, accessToken: login.access_token, deviceId: login.device_id });
+    const late = connect(server, session);
     await assert.rejects(late.whoami(), (error) => error.httpStatus === 401 && error.errcode === "M_UNKNOWN_TOKEN");
     assert.equal((await bob.whoami()).user_id, bob.getUserId());
 });

@@ -68,16 +68,8 @@ def others(person: Person) -> list[Person]:
 
 
 def kinds(versions: list[str] = VERSIONS) -> list[tuple[str, Person]]:
-    """All versions with all makers.
-
-    FIXME: In rooms of versions 1 and 2 Synapse refers to events that it has just made without their hashes, and Myelin takes
-    no draft of a join with such references. `test_8` asserts that; when it fails, nothing is to be left out here any more.
-    """
-    return [(version, maker) for version in versions for maker in people if not is_hashless(version, maker)]
-
-
-def is_hashless(version: str, maker: Person) -> bool:
-    return int(version) < 3 and isinstance(maker.server, Synapse) and any(isinstance(one, Myelin) for one in servers)
+    """All versions with all makers."""
+    return [(version, maker) for version in versions for maker in people]
 
 
 class Room:
@@ -414,13 +406,6 @@ class Rooms(unittest.TestCase):
             person.join(new, maker.server)
         new_room.all_are_in()
         new_room.agree()
-
-    def test_8_references_without_hashes_are_not_taken_yet(self) -> None:
-        for version, maker in [(version, maker) for version in VERSIONS for maker in people if is_hashless(version, maker)]:
-            room = maker.create(version)
-            guest = next(person for person in people if isinstance(person.server, Myelin))
-            with self.assertRaises(Refused):
-                guest.join(room, maker.server)
 
 
 if __name__ == "__main__":

@@ -61,13 +61,11 @@ impl Draft {
 
 impl From<BuildError> for AppendError {
     fn from(error: BuildError) -> Self {
-        let text = error.to_string();
         match error {
             BuildError::Format(format @ (ParseError::TooLarge | ParseError::TooLong(_))) => {
                 AppendError::TooLarge(format.to_string())
             }
             BuildError::Format(format) => AppendError::Malformed(format.to_string()),
-            BuildError::MissingHash => AppendError::Malformed(text),
         }
     }
 }

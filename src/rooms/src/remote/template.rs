@@ -169,7 +169,6 @@ impl Rooms {
             .sign(wanted.version, &self.0.signer)
             .map_err(|error| match error {
                 BuildError::Format(error) => DraftError::Build(error.to_string()),
-                BuildError::MissingHash => DraftError::Build(error.to_string()),
             })
     }
 }

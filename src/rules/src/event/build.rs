@@ -26,9 +26,6 @@ pub enum BuildError {
     /// The event would break the limits or the format that holds for everybody's events.
     #[error("event breaks the format of its room version")]
     Format(#[from] ParseError),
-    /// v1-2: an entry of `prev_events` or `auth_events` has no reference hash.
-    #[error("reference hash of a previous or auth event is missing")]
-    MissingHash,
 }
 
 /// A reference to an event, in `prev_events` or `auth_events`.
@@ -36,7 +33,8 @@ pub enum BuildError {
 pub struct EventRef {
     /// The event's ID.
     pub event_id: String,
-    /// Its reference hash; needed in v1-2 only.
+    /// Its reference hash; part of references in v1-2 only. Synapse leaves it out where it refers to an event that it has
+    /// just made, and nobody can be asked for more than he gives.
     pub hash: Option<[u8; 32]>,
 }
 
@@ -59,8 +57,11 @@ impl EventRef {
                 let [Value::String(id), Value::Object(hashes)] = pair.as_slice() else {
                     return None;
                 };
-                let hash = BASE64.decode(hashes.get("sha256")?.as_str()?).ok()?;
-                (id, Some(hash.try_into().ok()?))
+                let hash = match hashes.get("sha256") {
+                    Some(hash) => Some(BASE64.decode(hash.as_str()?).ok()?.try_into().ok()?),
+                    None => None,
+                };
+                (id, hash)
             }
             (EventIdFormat::Base64 | EventIdFormat::UrlSafeBase64, Value::String(id)) => (id, None),
             _ => return None,
@@ -145,8 +146,8 @@ impl EventBuilder {
 
         let mut parts = Parts {
             event: &self,
-            prev_events: references(&self.prev_events, rules.event_id)?,
-            auth_events: references(&self.auth_events, rules.event_id)?,
+            prev_events: references(&self.prev_events, rules.event_id),
+            auth_events: references(&self.auth_events, rules.event_id),
             event_id: None,
         };
         if rules.event_id == EventIdFormat::Opaque {
@@ -240,7 +241,7 @@ impl Parts<'_> {
 }
 
 /// The text of `prev_events` or `auth_events`.
-fn references(references: &[EventRef], format: EventIdFormat) -> Result<String, BuildError> {
+fn references(references: &[EventRef], format: EventIdFormat) -> String {
     let mut text = String::with_capacity(2 + references.len() * 48);
     text.push('[');
     for (index, reference) in references.iter().enumerate() {
@@ -248,16 +249,19 @@ fn references(references: &[EventRef], format: EventIdFormat) -> Result<String, 
             text.push(',');
         }
         if format == EventIdFormat::Opaque {
-            let hash = reference.hash.as_ref().ok_or(BuildError::MissingHash)?;
             text.push('[');
             canonical::write_string(&mut text, &reference.event_id);
-            text.push_str(",{\"sha256\":\"");
-            BASE64.encode_string(hash, &mut text);
-            text.push_str("\"}]");
+            text.push_str(",{");
+            if let Some(hash) = &reference.hash {
+                text.push_str("\"sha256\":\"");
+                BASE64.encode_string(hash, &mut text);
+                text.push('"');
+            }
+            text.push_str("}]");
         } else {
             canonical::write_string(&mut text, &reference.event_id);
         }
     }
     text.push(']');
-    Ok(text)
+    text
 }

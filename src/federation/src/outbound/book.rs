@@ -307,6 +307,9 @@ impl Book {
         }
         if let Some(missed) = &mut destination.missed {
             *missed = (*missed).max(news.to);
+            if news.entered.is_some() {
+                destination.durable.add_list(news);
+            }
             return;
         }
         destination.begins_to_lag(now);
@@ -381,7 +384,11 @@ impl Book {
         // so for the sake of its events, so that messages to devices go alone after it.
         let apart = destination.failures > 0 && destination.durable.has_messages();
         let messages = (apart || destination.refusals == 0) && destination.durable.take_messages();
-        let mut lists = Vec::new();
+        let lists = if apart {
+            Vec::new()
+        } else {
+            destination.durable.take_lists(LISTS_AT_ONCE)
+        };
         let (events, edus) = if apart {
             (Events::Queued(Sent::default()), Vec::new())
         } else if destination.missed.is_some() {
@@ -396,7 +403,6 @@ impl Book {
             let items = destination.queue.iter().take(MAX_PDUS);
             let next = destination.queue.get(MAX_PDUS);
             let sent = Sent::before(items.copied().collect(), next);
-            lists = destination.durable.take_lists(LISTS_AT_ONCE);
             (
                 Events::Queued(sent),
                 destination.ephemerals.take(MOST_EPHEMERAL),
@@ -501,6 +507,7 @@ impl Book {
         let destination = self.at(id);
         destination.phase = Phase::Idle;
         destination.durable.put_back_messages();
+        destination.durable.put_back_lists();
         destination.walk = None;
         destination.cursor = destination.cursor.max(through);
         if destination.missed.is_some_and(|missed| missed <= through) {

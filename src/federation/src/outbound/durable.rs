@@ -146,9 +146,16 @@ impl Durable {
         }
     }
 
-    /// Forgets the lists: they are found again.
-    pub(super) fn forget_lists(&mut self) {
-        self.lists = None;
+    /// Forgets the lists that are found again by the destination's position: those that were changed. That a user came to a
+    /// room is found nowhere else.
+    pub(super) fn forget_changed(&mut self) {
+        self.put_back_lists();
+        if let Some(lists) = &mut self.lists {
+            lists.waiting.retain(|news| news.entered.is_some());
+            if lists.waiting.is_empty() {
+                self.lists = None;
+            }
+        }
     }
 
     /// Something may be in the outbox.

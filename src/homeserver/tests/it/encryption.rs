@@ -207,3 +207,13 @@ async fn messages_come_once_and_in_order_whoever_is_killed() {
     let after = bob.sync_with(Some(&since), "timeout=0").await;
     assert_eq!(after["to_device"]["events"], json!([]));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_hears_of_the_list_of_a_user_whom_it_lets_in() {
+    let servers = Federated::start(2).await;
+    let alice = servers[0].register("alice").await;
+    let bob = servers[1].register("bob").await;
+    room_of_both(&servers, &alice, &bob).await;
+    // Nobody asks for his keys, and he has none.
+    until_tracked(&servers[0], &bob).await;
+}

@@ -63,7 +63,7 @@ impl Destination {
                 .map_or(self.cursor, |first| Pos(first.0 - 1));
         }
         self.queue = VecDeque::new();
-        self.durable.forget_lists();
+        self.durable.forget_changed();
         self.walk = None;
     }
 }

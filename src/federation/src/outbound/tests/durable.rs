@@ -332,3 +332,21 @@ async fn a_server_that_meets_a_user_without_keys_is_told_of_no_list() {
     process.stop().await;
     assert_eq!(world.elsewhere.edus(&server(0)), [json!(null); 0]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_did_not_answer_then_learns_of_the_list_later() {
+    let world = World::new().await;
+    let num = user(&world, &alice()).await;
+    change(&world, num, "A", true).await;
+    let room = world.room_of(user_id!("@carol:here.example"), 1).await;
+    let there = server(0);
+    let process = world.start().await;
+    world.elsewhere.refuse(&there, 502);
+    join(&world, &room).await;
+    until(|| process.outbound.with(|book| book.census().waiting) == Some(1)).await;
+    world.elsewhere.answer(&there);
+    process.outbound.heard(&there);
+    until(|| !world.elsewhere.edus(&there).is_empty()).await;
+    process.stop().await;
+    assert_eq!(world.elsewhere.edus(&there)[0], update("A", 1, false));
+}

@@ -101,7 +101,9 @@ mod tests {
         let since = token(&server, &alice).await;
         server.join(&room, &bob).await;
         assert_eq!(lists(&server, &alice, &since).await, of(&[&bob], &[]));
-        assert_eq!(lists(&server, &bob, &since).await, of(&[&alice], &[]));
+        // He meets her with all of his devices.
+        let both = of(&[&alice, &bob], &[]);
+        assert_eq!(lists(&server, &bob, &since).await, both);
         // Another room is no news.
         let since = token(&server, &alice).await;
         server.join(&other, &alice).await;

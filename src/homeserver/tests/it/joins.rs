@@ -158,6 +158,11 @@ async fn whoever_names_servers_gets_in_through_none_but_those() {
         post(&bob, &via(room, first), &json!({})).await.ok();
     }
     post(&charlie, &via(&allowed, first), &json!({})).await.ok();
+    bob.sync_until(None, |sync| {
+        let allowed = &sync["rooms"]["join"][&allowed];
+        allowed.to_string().contains(charlie.user_id())
+    })
+    .await;
     // Nobody on the second server may let him in.
     post(&charlie, &via(&door, second), &json!({}))
         .await

@@ -5,6 +5,7 @@
 //! A change of a list is one row, with its user. Whom it concerns is found out when somebody syncs:
 //! 1. users whose lists changed, if they share a room with him or are himself;
 //! 2. users who came into a room that he is in, and the members of rooms that he came into, unless they shared one before;
+//!    with such members also himself;
 //! 3. users whose keys he signed, since only he is shown that;
 //! 4. users who went out of such a room, and the members of rooms that he went out of, if no other room is shared: `left`.
 //!
@@ -81,9 +82,14 @@ impl Search<'_> {
             changed.insert(own);
         }
         let mut moved = self.moved()?;
-        moved.entered.remove(&own);
+        let came = moved.entered.remove(&own);
         moved.gone.remove(&own);
-        changed.extend(self.newly_sharing(moved.entered)?);
+        let new = self.newly_sharing(moved.entered)?;
+        // Members whom he meets will send keys to all of his devices, and so has he to.
+        if came && !new.is_empty() {
+            changed.insert(own);
+        }
+        changed.extend(new);
         changed.extend(self.signed()?);
         let lists = lists.difference(&changed).copied().collect();
         changed.extend(self.sharing.among(&lists)?);

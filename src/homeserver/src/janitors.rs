@@ -10,7 +10,7 @@ const EVERY: Duration = Duration::from_mins(1);
 /// How soon after its time something of the inbox is tried again. A look in memory.
 const INBOX_EVERY: Duration = Duration::from_secs(1);
 /// Freed memory may go back to the system a second after it was freed.
-const MEMORY_EVERY: Duration = Duration::from_secs(2);
+const MEMORY_EVERY: Duration = Duration::from_secs(1);
 /// How soon after its time another server's device list is tried again. Reads nothing when there is none.
 const LISTS_EVERY: Duration = Duration::from_secs(2);
 /// How often all messages to devices, and all device lists of other servers, are looked through.

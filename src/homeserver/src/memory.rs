@@ -31,7 +31,7 @@ pub(crate) async fn give_back() -> io::Result<()> {
 const SMALLEST: u64 = ByteSize::mebibytes(32).0;
 /// Enough for some thousand users. The operating system keeps the database's files in what is free anyway, and gives that up
 /// to whoever needs it, which caches of ours do not.
-const LARGEST: u64 = ByteSize::mebibytes(48).0;
+const LARGEST: u64 = ByteSize::mebibytes(40).0;
 /// The share of what there is.
 const SHARE: u64 = 16;
 

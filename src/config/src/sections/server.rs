@@ -24,7 +24,7 @@ section! {
         pub data_dir: PathBuf,
         /// How much memory the server may take for all that it keeps in memory, for example "512 MiB". Without it the
         /// server takes a sixteenth of the memory of the machine or of its container, at least 32 MiB and at most
-        /// 48 MiB. The program itself and the requests at work need some 40 MiB besides. More of it makes a busy
+        /// 40 MiB. The program itself and the requests at work need some 40 MiB besides. More of it makes a busy
         /// server of many users faster.
         pub memory_budget: Option<ByteSize> => r#""512 MiB""#,
     }

@@ -15,7 +15,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// takes memory, and a disk does not become faster by being asked by more.
 const BLOCKING_THREADS: usize = 32;
 /// For how long such a thread waits for more to do. Until it ends it keeps pages of memory for itself.
-const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(2);
+const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(mut settings: Settings, listen: &[SocketAddr]) -> Outcome {
     if !listen.is_empty() {

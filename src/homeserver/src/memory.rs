@@ -83,13 +83,13 @@ impl Shares {
     pub(crate) fn of(budget: usize) -> Self {
         let part = |sixtyfourths| budget / 64 * sixtyfourths;
         Self {
-            store: part(26),
+            store: part(24),
             events: part(6),
             nodes: part(4),
             heads: part(4),
             names: part(4),
             sessions: part(2),
-            sync: part(4),
+            sync: part(6),
             federation: part(4),
             presence: part(2),
             hashes: part(8),

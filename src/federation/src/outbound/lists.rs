@@ -94,11 +94,11 @@ pub(super) fn edus(
                     edus.extend(change(view, news.user, user_id, told.list, index)?);
                 }
             }
-            // His devices never changed since this was counted; any of them shows that there is a list. Who never gave a
-            // device keys has none: there is nothing that anybody could use, or would be told who asks for it.
+            // His devices never changed since this was counted; any of them shows that there is a list. One
+            // without keys is on it as well (server-server API, "Device Management").
             _ => {
                 let first = view
-                    .keys::<DeviceKeys>(Scan::prefix(&news.user).limit(1))
+                    .keys::<Devices>(Scan::prefix(&news.user).limit(1))
                     .next();
                 if let Some((_, device_id)) = first.transpose()? {
                     edus.push(device(view, (news.user, device_id), user_id, 0, None)?);

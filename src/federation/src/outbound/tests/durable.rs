@@ -313,7 +313,7 @@ async fn a_server_that_meets_a_user_learns_of_the_list() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_meets_a_user_without_keys_is_told_of_no_list() {
+async fn a_server_that_meets_a_user_without_keys_learns_of_his_devices() {
     let world = World::new().await;
     let num = user(&world, &alice()).await;
     let device = Device {
@@ -328,9 +328,11 @@ async fn a_server_that_meets_a_user_without_keys_is_told_of_no_list() {
     let room = world.room_of(user_id!("@carol:here.example"), 1).await;
     let process = world.start().await;
     join(&world, &room).await;
-    until(|| !world.elsewhere.taken(&server(0)).is_empty()).await;
+    until(|| !world.elsewhere.edus(&server(0)).is_empty()).await;
     process.stop().await;
-    assert_eq!(world.elsewhere.edus(&server(0)), [json!(null); 0]);
+    let told = world.elsewhere.edus(&server(0));
+    assert_eq!(told[0]["content"]["device_id"], "A");
+    assert_eq!(told[0]["content"]["device_display_name"], "a");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

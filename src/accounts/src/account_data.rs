@@ -7,13 +7,13 @@ use myelin_data::{
     accounts::{AccountData, AccountDataByPos, DatedJson},
     topic::Changed,
 };
-use myelin_store::{Batch, Scan, StoreError, View};
+use myelin_store::{Batch, Scan, Step, StoreError, View};
 use myelin_types::{Pos, RoomNum, UserNum};
 use ruma::{EventId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{Accounts, Failure, change::Step};
+use crate::{Accounts, Failure};
 
 /// Up to where a room was read; set by the read markers.
 pub const FULLY_READ: &str = "m.fully_read";
@@ -227,30 +227,31 @@ impl Accounts {
         E: From<StoreError> + From<myelin_store::CommitError> + Send + 'static,
     {
         let key = (user, room, kind.to_owned());
-        self.change(move |view| {
-            let row = view.get::<AccountData>(&key)?;
-            let before = row.as_ref().map(|row| &row.json);
-            let Some(after) = change(before)?.filter(|after| Some(after) != before) else {
-                return Ok(Step::nothing(()));
-            };
-            let (user, room, kind) = key.clone();
-            let mut batch = Batch::new();
-            batch.expect::<AccountData>(&key, row.as_ref());
-            if let Some(row) = &row {
-                batch.delete::<AccountDataByPos>(&(user, row.pos, room, kind.clone()));
-            }
-            let dated = DatedJson {
-                pos: Pos::AT_COMMIT,
-                json: after,
-            };
-            batch.put::<AccountData>(&key, &dated);
-            let by_pos = (user, Pos::AT_COMMIT, room, kind);
-            batch.put::<AccountDataByPos>(&by_pos, &myelin_data::Present);
-            batch.touch(Changed::User(user).into());
-            Ok(Step::write(batch, ()))
-        })
-        .await
-        .map(drop)
+        self.0
+            .store
+            .change(move |view| {
+                let row = view.get::<AccountData>(&key)?;
+                let before = row.as_ref().map(|row| &row.json);
+                let Some(after) = change(before)?.filter(|after| Some(after) != before) else {
+                    return Ok(Step::nothing(()));
+                };
+                let (user, room, kind) = key.clone();
+                let mut batch = Batch::new();
+                batch.expect::<AccountData>(&key, row.as_ref());
+                if let Some(row) = &row {
+                    batch.delete::<AccountDataByPos>(&(user, row.pos, room, kind.clone()));
+                }
+                let dated = DatedJson {
+                    pos: Pos::AT_COMMIT,
+                    json: after,
+                };
+                batch.put::<AccountData>(&key, &dated);
+                let by_pos = (user, Pos::AT_COMMIT, room, kind);
+                batch.put::<AccountDataByPos>(&by_pos, &myelin_data::Present);
+                batch.touch(Changed::User(user).into());
+                Ok(Step::write(batch, ()))
+            })
+            .await
     }
 }
 

@@ -6,13 +6,12 @@ use myelin_data::{
     accounts::{Accounts as AccountRows, Device, Devices},
     e2ee::{DeviceListChange, KeyedDevices, record_change},
 };
-use myelin_store::{Batch, Scan, StoreError, View};
+use myelin_store::{Batch, Scan, Step, StoreError, View};
 use myelin_types::{Millis, UserNum};
 use ruma::{DeviceId, OwnedDeviceId};
 
 use crate::{
     Accounts, Failure,
-    change::Step,
     names::MAX_DEVICE_NAME,
     sessions::{delete_devices, delete_devices_except},
 };
@@ -89,30 +88,31 @@ impl Accounts {
             return Err(DeviceError::NameTooLong);
         }
         let key = (user, device_id.to_string());
-        self.change(move |view| {
-            let device = view.get::<Devices>(&key)?.ok_or(DeviceError::NotFound)?;
-            if name.is_none() || device.display_name == name {
-                return Ok(Step::nothing(()));
-            }
-            let mut batch = Batch::new();
-            batch.expect::<Devices>(&key, Some(&device));
-            let renamed = Device {
-                display_name: name.clone(),
-                ..device
-            };
-            batch.put::<Devices>(&key, &renamed);
-            // The name is told with the device's keys. Those may come just now: then the batch that brings them expects the
-            // device as it was, or this one expects that there are none.
-            let keyed = view.get::<KeyedDevices>(&user)?;
-            batch.expect::<KeyedDevices>(&user, keyed.as_ref());
-            if keyed.is_some_and(|keyed| keyed.0.contains(&key.1)) {
-                let change = DeviceListChange::Device(key.1.clone());
-                record_change(view, &mut batch, user, [change])?;
-            }
-            Ok(Step::write(batch, ()))
-        })
-        .await
-        .map(drop)
+        self.0
+            .store
+            .change(move |view| {
+                let device = view.get::<Devices>(&key)?.ok_or(DeviceError::NotFound)?;
+                if name.is_none() || device.display_name == name {
+                    return Ok(Step::nothing(()));
+                }
+                let mut batch = Batch::new();
+                batch.expect::<Devices>(&key, Some(&device));
+                let renamed = Device {
+                    display_name: name.clone(),
+                    ..device
+                };
+                batch.put::<Devices>(&key, &renamed);
+                // The name is told with the device's keys. Those may come just now: then the batch that brings them expects the
+                // device as it was, or this one expects that there are none.
+                let keyed = view.get::<KeyedDevices>(&user)?;
+                batch.expect::<KeyedDevices>(&user, keyed.as_ref());
+                if keyed.is_some_and(|keyed| keyed.0.contains(&key.1)) {
+                    let change = DeviceListChange::Device(key.1.clone());
+                    record_change(view, &mut batch, user, [change])?;
+                }
+                Ok(Step::write(batch, ()))
+            })
+            .await
     }
 
     /// Ends the session of one device and deletes it. Its tokens are refused once this is answered.
@@ -126,42 +126,44 @@ impl Accounts {
         user: UserNum,
         device_ids: Vec<OwnedDeviceId>,
     ) -> Result<(), LogoutError> {
-        self.change(move |view| {
-            let Some(account) = view.get::<AccountRows>(&user)? else {
-                return Ok(Step::nothing(()));
-            };
-            let mut found = BTreeSet::new();
-            for device_id in &device_ids {
-                if view.contains::<Devices>(&(user, device_id.to_string()))? {
-                    found.insert(device_id.to_string());
+        self.0
+            .store
+            .change(move |view| {
+                let Some(account) = view.get::<AccountRows>(&user)? else {
+                    return Ok(Step::nothing(()));
+                };
+                let mut found = BTreeSet::new();
+                for device_id in &device_ids {
+                    if view.contains::<Devices>(&(user, device_id.to_string()))? {
+                        found.insert(device_id.to_string());
+                    }
                 }
-            }
-            if found.is_empty() {
-                return Ok(Step::nothing(()));
-            }
-            let mut batch = Batch::new();
-            let found: Vec<String> = found.into_iter().collect();
-            delete_devices(view, &mut batch, user, &found)?;
-            batch.expect::<AccountRows>(&user, Some(&account));
-            Ok::<_, LogoutError>(Step::write(batch, ()))
-        })
-        .await
-        .map(drop)
+                if found.is_empty() {
+                    return Ok(Step::nothing(()));
+                }
+                let mut batch = Batch::new();
+                let found: Vec<String> = found.into_iter().collect();
+                delete_devices(view, &mut batch, user, &found)?;
+                batch.expect::<AccountRows>(&user, Some(&account));
+                Ok::<_, LogoutError>(Step::write(batch, ()))
+            })
+            .await
     }
 
     /// Ends all sessions of `user` and deletes all his devices. Returns their ids.
     pub async fn logout_all(&self, user: UserNum) -> Result<Vec<OwnedDeviceId>, LogoutError> {
-        self.change(move |view| {
-            let Some(account) = view.get::<AccountRows>(&user)? else {
-                return Ok(Step::nothing(Vec::new()));
-            };
-            let mut batch = Batch::new();
-            batch.expect::<AccountRows>(&user, Some(&account));
-            let deleted = delete_devices_except(view, &mut batch, user, None)?;
-            Ok::<_, LogoutError>(Step::write(batch, deleted))
-        })
-        .await
-        .map(|(deleted, _)| deleted)
+        self.0
+            .store
+            .change(move |view| {
+                let Some(account) = view.get::<AccountRows>(&user)? else {
+                    return Ok(Step::nothing(Vec::new()));
+                };
+                let mut batch = Batch::new();
+                batch.expect::<AccountRows>(&user, Some(&account));
+                let deleted = delete_devices_except(view, &mut batch, user, None)?;
+                Ok::<_, LogoutError>(Step::write(batch, deleted))
+            })
+            .await
     }
 }
 

@@ -4,12 +4,12 @@
 //! every start, is the same row.
 
 use myelin_data::{RawJson, accounts::Filters};
-use myelin_store::{Batch, Scan, StoreError, View};
+use myelin_store::{Batch, Scan, Step, StoreError, View};
 use myelin_types::UserNum;
 use ruma::api::client::filter::FilterDefinition;
 use serde_json::{Map, Value};
 
-use crate::{Accounts, Failure, change::Step, secret::hash};
+use crate::{Accounts, Failure, secret::hash};
 
 /// How many filters a user may store.
 pub const MAX_FILTERS: usize = 1000;
@@ -53,7 +53,9 @@ impl Accounts {
         first.copy_from_slice(&digest[..8]);
         // Half of the range, so that probing never comes to its end.
         let wanted = u64::from_be_bytes(first) >> 1;
-        let (id, _) = self
+        let id = self
+            .0
+            .store
             .change(move |view| {
                 let mut id = wanted;
                 while let Some(row) = view.get::<Filters>(&(user, id))? {

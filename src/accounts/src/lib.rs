@@ -11,7 +11,6 @@
 //! - Reads are plain functions over a [`View`], so that a caller sees one moment of the server in all of them.
 
 mod account_data;
-mod change;
 mod devices;
 mod failure;
 mod filters;

@@ -1,13 +1,12 @@
 //! Logging in by password. Spec: client-server API, "Login".
 
 use myelin_data::accounts::{Account, Accounts as AccountRows};
-use myelin_store::{Batch, StoreError};
+use myelin_store::{Batch, Step, StoreError};
 use myelin_types::UserNum;
 use ruma::OwnedUserId;
 
 use crate::{
     Accounts, Failure, Identifier, NewSession, Secret, Session,
-    change::Step,
     sessions::{DeviceTooLong, PreparedSession, count_session},
 };
 
@@ -84,18 +83,19 @@ impl Accounts {
         hash: Option<String>,
         prepared: PreparedSession,
     ) -> Result<(), LoginError> {
-        self.change(move |view| {
-            let account = view
-                .get::<AccountRows>(&user)?
-                .filter(|account| !account.deactivated && account.password_hash == hash)
-                .ok_or(LoginError::Refused)?;
-            let mut batch = Batch::new();
-            count_session(&mut batch, user, &account);
-            prepared.write(view, &mut batch, user)?;
-            Ok(Step::write(batch, ()))
-        })
-        .await
-        .map(drop)
+        self.0
+            .store
+            .change(move |view| {
+                let account = view
+                    .get::<AccountRows>(&user)?
+                    .filter(|account| !account.deactivated && account.password_hash == hash)
+                    .ok_or(LoginError::Refused)?;
+                let mut batch = Batch::new();
+                count_session(&mut batch, user, &account);
+                prepared.write(view, &mut batch, user)?;
+                Ok(Step::write(batch, ()))
+            })
+            .await
     }
 
     /// The account that `identifier` names, if `password` is its password.

@@ -5,11 +5,11 @@ use myelin_data::{
     accounts::{Accounts as AccountRows, Profiles},
     topic::Changed,
 };
-use myelin_store::{Batch, StoreError, View};
+use myelin_store::{Batch, Step, StoreError, View};
 use myelin_types::UserNum;
 use serde_json::{Map, Value};
 
-use crate::{Accounts, Failure, change::Step};
+use crate::{Accounts, Failure};
 
 /// The field that names a user.
 pub const DISPLAY_NAME: &str = "displayname";
@@ -133,39 +133,40 @@ impl Accounts {
         value: Option<Value>,
     ) -> Result<Option<Profile>, ProfileError> {
         let key = key.to_owned();
-        self.change(move |view| {
-            let account = view
-                .get::<AccountRows>(&user)?
-                .filter(|account| !account.deactivated)
-                .ok_or(ProfileError::NoAccount)?;
-            let row = view.get::<Profiles>(&user)?;
-            let mut profile = row.as_ref().map(decode).unwrap_or_default();
-            let before = match &value {
-                Some(value) => profile.fields.insert(key.clone(), value.clone()),
-                None => profile.fields.remove(&key),
-            };
-            if before == value {
-                return Ok(Step::nothing(None));
-            }
-            let after = RawJson::of(&profile.fields).map_err(Failure::from)?;
-            if value.is_some() && after.get().len() >= MAX_PROFILE {
-                return Err(ProfileError::TooLarge);
-            }
-            let mut batch = Batch::new();
-            // Deactivation removes the profile, and it must not come back.
-            batch.expect::<AccountRows>(&user, Some(&account));
-            batch.expect::<Profiles>(&user, row.as_ref());
-            if profile.fields.is_empty() {
-                batch.delete::<Profiles>(&user);
-            } else {
-                batch.put::<Profiles>(&user, &after);
-            }
-            batch.touch(Changed::User(user).into());
-            let shown = matches!(key.as_str(), DISPLAY_NAME | AVATAR_URL);
-            Ok(Step::write(batch, shown.then_some(profile)))
-        })
-        .await
-        .map(|(profile, _)| profile)
+        self.0
+            .store
+            .change(move |view| {
+                let account = view
+                    .get::<AccountRows>(&user)?
+                    .filter(|account| !account.deactivated)
+                    .ok_or(ProfileError::NoAccount)?;
+                let row = view.get::<Profiles>(&user)?;
+                let mut profile = row.as_ref().map(decode).unwrap_or_default();
+                let before = match &value {
+                    Some(value) => profile.fields.insert(key.clone(), value.clone()),
+                    None => profile.fields.remove(&key),
+                };
+                if before == value {
+                    return Ok(Step::nothing(None));
+                }
+                let after = RawJson::of(&profile.fields).map_err(Failure::from)?;
+                if value.is_some() && after.get().len() >= MAX_PROFILE {
+                    return Err(ProfileError::TooLarge);
+                }
+                let mut batch = Batch::new();
+                // Deactivation removes the profile, and it must not come back.
+                batch.expect::<AccountRows>(&user, Some(&account));
+                batch.expect::<Profiles>(&user, row.as_ref());
+                if profile.fields.is_empty() {
+                    batch.delete::<Profiles>(&user);
+                } else {
+                    batch.put::<Profiles>(&user, &after);
+                }
+                batch.touch(Changed::User(user).into());
+                let shown = matches!(key.as_str(), DISPLAY_NAME | AVATAR_URL);
+                Ok(Step::write(batch, shown.then_some(profile)))
+            })
+            .await
     }
 }
 

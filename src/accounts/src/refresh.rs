@@ -9,12 +9,11 @@ use std::time::Duration;
 use myelin_data::accounts::{
     Accounts as AccountRows, RefreshToken, RefreshTokens, Successor, TokenKind,
 };
-use myelin_store::{Batch, View};
+use myelin_store::{Batch, Step, View};
 use myelin_types::Millis;
 
 use crate::{
     Accounts, Failure, Secret,
-    change::Step,
     sessions::{Pair, count_session, revoke_token, sessions_ended},
 };
 
@@ -55,7 +54,9 @@ impl Accounts {
             refresh: refreshed.refresh_token.hash(),
         };
         let expires_at = self.now().after(refreshed.expires_in);
-        self.change(move |view| rotate(view, used, successor, expires_at))
+        self.0
+            .store
+            .change(move |view| rotate(view, used, successor, expires_at))
             .await?;
         Ok(refreshed)
     }

@@ -1,12 +1,11 @@
 //! Registration. Spec: client-server API, "Account registration".
 
-use myelin_store::Batch;
+use myelin_store::{Batch, Step};
 use myelin_types::UserNum;
 use ruma::OwnedUserId;
 
 use crate::{
     Accounts, Failure, NewSession, PasswordRefused, Registration, Secret, Session,
-    change::Step,
     names::{NameError, generated_localpart, new_user_id},
     registration_tokens::use_token,
     sessions::{DeviceTooLong, PreparedSession},
@@ -161,18 +160,19 @@ impl Accounts {
         let token = passed.registration_token.clone();
         let token = token.filter(|token| !self.is_operators_token(token));
         let now = self.now();
-        self.change(move |view| {
-            let mut batch = Batch::new();
-            claim(view, &mut batch, user, &account)?;
-            if let Some(session) = &session {
-                session.write(view, &mut batch, user)?;
-            }
-            if let Some(token) = &token {
-                use_token(view, &mut batch, token.expose(), now)?;
-            }
-            Ok::<_, RegisterError>(Step::write(batch, ()))
-        })
-        .await
-        .map(drop)
+        self.0
+            .store
+            .change(move |view| {
+                let mut batch = Batch::new();
+                claim(view, &mut batch, user, &account)?;
+                if let Some(session) = &session {
+                    session.write(view, &mut batch, user)?;
+                }
+                if let Some(token) = &token {
+                    use_token(view, &mut batch, token.expose(), now)?;
+                }
+                Ok::<_, RegisterError>(Step::write(batch, ()))
+            })
+            .await
     }
 }

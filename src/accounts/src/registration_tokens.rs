@@ -2,10 +2,10 @@
 //! "Token-authenticated registration".
 
 use myelin_data::accounts::{RegistrationToken, RegistrationTokens};
-use myelin_store::{Batch, Scan, StoreError, View};
+use myelin_store::{Batch, Scan, Step, StoreError, View};
 use myelin_types::Millis;
 
-use crate::{Accounts, Failure, RegisterError, Registration, Secret, change::Step};
+use crate::{Accounts, Failure, RegisterError, Registration, Secret};
 
 /// Why a token was not made or deleted.
 #[derive(Debug, thiserror::Error)]
@@ -67,17 +67,18 @@ impl Accounts {
             completed: 0,
             expires_at,
         };
-        self.change(move |view| {
-            if view.contains::<RegistrationTokens>(&key)? {
-                return Err(TokenError::Exists);
-            }
-            let mut batch = Batch::new();
-            batch.expect::<RegistrationTokens>(&key, None);
-            batch.put::<RegistrationTokens>(&key, &row);
-            Ok(Step::write(batch, ()))
-        })
-        .await
-        .map(drop)
+        self.0
+            .store
+            .change(move |view| {
+                if view.contains::<RegistrationTokens>(&key)? {
+                    return Err(TokenError::Exists);
+                }
+                let mut batch = Batch::new();
+                batch.expect::<RegistrationTokens>(&key, None);
+                batch.put::<RegistrationTokens>(&key, &row);
+                Ok(Step::write(batch, ()))
+            })
+            .await
     }
 
     /// All stored tokens, by their text.
@@ -93,16 +94,17 @@ impl Accounts {
     /// Deletes a stored token.
     pub async fn delete_registration_token(&self, token: &Secret) -> Result<(), TokenError> {
         let key = token.expose().to_owned();
-        self.change(move |view| {
-            if !view.contains::<RegistrationTokens>(&key)? {
-                return Err(TokenError::NotFound);
-            }
-            let mut batch = Batch::new();
-            batch.delete::<RegistrationTokens>(&key);
-            Ok(Step::write(batch, ()))
-        })
-        .await
-        .map(drop)
+        self.0
+            .store
+            .change(move |view| {
+                if !view.contains::<RegistrationTokens>(&key)? {
+                    return Err(TokenError::NotFound);
+                }
+                let mut batch = Batch::new();
+                batch.delete::<RegistrationTokens>(&key);
+                Ok(Step::write(batch, ()))
+            })
+            .await
     }
 
     /// Whether `token` is the one in the configuration. It is compared in constant time.

@@ -7,13 +7,12 @@ use myelin_data::{
     backups::forget_backups,
     topic::Changed,
 };
-use myelin_store::{Batch, Scan, StoreError, View};
+use myelin_store::{Batch, Scan, Step, StoreError, View};
 use myelin_types::{Millis, UserNum};
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
 use crate::{
     Accounts, Failure, PasswordRefused, Secret,
-    change::Step,
     names::{NameError, new_user_id},
     sessions::{delete_devices_except, delete_identity, sessions_ended},
 };
@@ -148,12 +147,14 @@ impl Accounts {
             .user(&user_id)
             .await
             .map_err(Failure::from)?;
-        self.change(move |view| {
-            let mut batch = Batch::new();
-            claim(view, &mut batch, user, &account)?;
-            Ok::<_, CreateError>(Step::write(batch, ()))
-        })
-        .await?;
+        self.0
+            .store
+            .change(move |view| {
+                let mut batch = Batch::new();
+                claim(view, &mut batch, user, &account)?;
+                Ok::<_, CreateError>(Step::write(batch, ()))
+            })
+            .await?;
         Ok(user_id)
     }
 
@@ -218,46 +219,48 @@ impl Accounts {
         self.check_new_password(&password)?;
         let hash = self.0.hasher.hash(password).await?;
         let kept = kept.map(ToString::to_string);
-        self.change(move |view| {
-            let account = view
-                .get::<AccountRows>(&user)?
-                .filter(|account| !account.deactivated)
-                .ok_or(SetPasswordError::NoAccount)?;
-            let mut batch = Batch::new();
-            batch.expect::<AccountRows>(&user, Some(&account));
-            let changed = Account {
-                password_hash: Some(hash.clone()),
-                ..account
-            };
-            batch.put::<AccountRows>(&user, &changed);
-            let ended = if end_other_sessions {
-                delete_devices_except(view, &mut batch, user, kept.as_deref())?
-            } else {
-                Vec::new()
-            };
-            Ok(Step::write(batch, ended))
-        })
-        .await
-        .map(|(ended, _)| ended)
+        self.0
+            .store
+            .change(move |view| {
+                let account = view
+                    .get::<AccountRows>(&user)?
+                    .filter(|account| !account.deactivated)
+                    .ok_or(SetPasswordError::NoAccount)?;
+                let mut batch = Batch::new();
+                batch.expect::<AccountRows>(&user, Some(&account));
+                let changed = Account {
+                    password_hash: Some(hash.clone()),
+                    ..account
+                };
+                batch.put::<AccountRows>(&user, &changed);
+                let ended = if end_other_sessions {
+                    delete_devices_except(view, &mut batch, user, kept.as_deref())?
+                } else {
+                    Vec::new()
+                };
+                Ok(Step::write(batch, ended))
+            })
+            .await
     }
 
     /// Makes `user` an administrator of this server, or no longer one. Holds for the next request.
     pub async fn set_admin(&self, user: UserNum, admin: bool) -> Result<(), Deactivation> {
-        self.change(move |view| {
-            let account = view
-                .get::<AccountRows>(&user)?
-                .ok_or(Deactivation::NoAccount)?;
-            if account.admin == admin {
-                return Ok(Step::nothing(()));
-            }
-            let mut batch = Batch::new();
-            batch.expect::<AccountRows>(&user, Some(&account));
-            batch.put::<AccountRows>(&user, &Account { admin, ..account });
-            sessions_ended(&mut batch, user);
-            Ok(Step::write(batch, ()))
-        })
-        .await
-        .map(drop)
+        self.0
+            .store
+            .change(move |view| {
+                let account = view
+                    .get::<AccountRows>(&user)?
+                    .ok_or(Deactivation::NoAccount)?;
+                if account.admin == admin {
+                    return Ok(Step::nothing(()));
+                }
+                let mut batch = Batch::new();
+                batch.expect::<AccountRows>(&user, Some(&account));
+                batch.put::<AccountRows>(&user, &Account { admin, ..account });
+                sessions_ended(&mut batch, user);
+                Ok(Step::write(batch, ()))
+            })
+            .await
     }
 
     /// Ends an account for good: no session, password, profile or key backup is left, and nobody else gets the name. With `erase`
@@ -268,38 +271,39 @@ impl Accounts {
         user: UserNum,
         erase: bool,
     ) -> Result<Vec<OwnedDeviceId>, Deactivation> {
-        self.change(move |view| {
-            let account = view
-                .get::<AccountRows>(&user)?
-                .ok_or(Deactivation::NoAccount)?;
-            if account.deactivated && (account.erased || !erase) {
-                return Ok(Step::nothing(Vec::new()));
-            }
-            let mut batch = Batch::new();
-            batch.expect::<AccountRows>(&user, Some(&account));
-            let ended = delete_identity(view, &mut batch, user)?;
-            batch.delete::<Profiles>(&user);
-            // Nobody is left who could read them.
-            forget_backups(&mut batch, user);
-            if erase {
-                batch.delete_prefix::<AccountData>(&user);
-                batch.delete_prefix::<AccountDataByPos>(&user);
-                batch.delete_prefix::<Filters>(&user);
-            }
-            let ended_account = Account {
-                password_hash: None,
-                admin: false,
-                deactivated: true,
-                erased: account.erased || erase,
-                ..account
-            };
-            batch.put::<AccountRows>(&user, &ended_account);
-            sessions_ended(&mut batch, user);
-            batch.touch(Changed::User(user).into());
-            Ok(Step::write(batch, ended))
-        })
-        .await
-        .map(|(ended, _)| ended)
+        self.0
+            .store
+            .change(move |view| {
+                let account = view
+                    .get::<AccountRows>(&user)?
+                    .ok_or(Deactivation::NoAccount)?;
+                if account.deactivated && (account.erased || !erase) {
+                    return Ok(Step::nothing(Vec::new()));
+                }
+                let mut batch = Batch::new();
+                batch.expect::<AccountRows>(&user, Some(&account));
+                let ended = delete_identity(view, &mut batch, user)?;
+                batch.delete::<Profiles>(&user);
+                // Nobody is left who could read them.
+                forget_backups(&mut batch, user);
+                if erase {
+                    batch.delete_prefix::<AccountData>(&user);
+                    batch.delete_prefix::<AccountDataByPos>(&user);
+                    batch.delete_prefix::<Filters>(&user);
+                }
+                let ended_account = Account {
+                    password_hash: None,
+                    admin: false,
+                    deactivated: true,
+                    erased: account.erased || erase,
+                    ..account
+                };
+                batch.put::<AccountRows>(&user, &ended_account);
+                sessions_ended(&mut batch, user);
+                batch.touch(Changed::User(user).into());
+                Ok(Step::write(batch, ended))
+            })
+            .await
     }
 }
 

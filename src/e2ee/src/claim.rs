@@ -12,11 +12,11 @@ use myelin_data::{
     },
     topic::Changed,
 };
-use myelin_store::{Batch, Scan, StoreError, View};
+use myelin_store::{Batch, Scan, Step, StoreError, View};
 use myelin_types::{Pos, UserNum};
 use ruma::{OwnedDeviceId, OwnedUserId};
 
-use crate::{E2ee, Failure, change::Step, upload::hash_of};
+use crate::{E2ee, Failure, upload::hash_of};
 
 /// Of how many devices keys are claimed in one batch: others wait for the locks of all of them.
 const AT_ONCE: usize = 64;
@@ -85,7 +85,7 @@ impl E2ee {
             .locks
             .of(wanted.iter().map(|(device, _)| device))
             .await;
-        self.change(move |view| claim(view, &wanted)).await
+        self.0.store.change(move |view| claim(view, &wanted)).await
     }
 }
 

@@ -11,13 +11,12 @@ use myelin_data::{
     },
 };
 use myelin_rules::{Object, sign::public_key};
-use myelin_store::{Batch, StoreError, View};
+use myelin_store::{Batch, Step, StoreError, View};
 use myelin_types::UserNum;
 use serde_json::Value;
 
 use crate::{
     E2ee, Failure, Owner,
-    change::Step,
     query::public_key_of,
     signed::{self, ED25519, Signature},
 };
@@ -175,7 +174,9 @@ impl E2ee {
                 read.push((usage, SigningKey::read(&owner, usage, &json)?));
             }
         }
-        self.change(move |view| take(view, &owner, &read, confirmed))
+        self.0
+            .store
+            .change(move |view| take(view, &owner, &read, confirmed))
             .await
     }
 }

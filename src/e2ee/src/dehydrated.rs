@@ -11,7 +11,7 @@ use myelin_data::{
     e2ee::{ToDeviceInbox, forget_devices, replace_device},
 };
 use myelin_rooms::token::InboxPlace;
-use myelin_store::{Batch, Scan, StoreError, View};
+use myelin_store::{Batch, Scan, Step, StoreError, View};
 use myelin_types::{Pos, UserNum};
 use serde_json::value::RawValue;
 
@@ -19,7 +19,6 @@ pub use myelin_data::dehydrated::DehydratedDevice;
 
 use crate::{
     E2ee, Failure, Owner,
-    change::Step,
     upload::{KeyUpload, NewDevice, UploadError},
 };
 
@@ -134,57 +133,61 @@ impl E2ee {
         }
         let keys = NewDevice::read(&owner, keys)?;
         let created_at = self.0.clock.now();
-        self.change(move |view| {
-            let (user, id) = (owner.user, owner.device_id.to_string());
-            let before = view.get::<DehydratedDevices>(&user)?;
-            let old_id = before.as_ref().map(|device| device.device_id.clone());
-            if old_id.as_ref() != Some(&id) && view.contains::<Devices>(&(user, id.clone()))? {
-                return Err(DehydrateError::IdInUse);
-            }
-            let mut batch = Batch::new();
-            // The account may end meanwhile, and with it all devices; and somebody may log in to either of the two.
-            batch.expect::<Accounts>(&user, view.get::<Accounts>(&user)?.as_ref());
-            batch.expect::<DehydratedDevices>(&user, before.as_ref());
-            for id in old_id.iter().filter(|old| **old != id).chain([&id]) {
-                let key = (user, id.clone());
-                batch.expect::<Devices>(&key, view.get::<Devices>(&key)?.as_ref());
-            }
-            if let Some(old) = &old_id {
-                batch.delete::<Devices>(&(user, old.clone()));
-            }
-            replace_device(view, &mut batch, user, old_id.as_deref(), &id)?;
-            let device = Device {
-                display_name: display_name.clone(),
-                created_at,
-                last_seen_at: None,
-                last_seen_ip: None,
-            };
-            batch.put::<Devices>(&(user, id.clone()), &device);
-            let row = DehydratedDevice {
-                device_id: id,
-                data: data.clone(),
-            };
-            batch.put::<DehydratedDevices>(&user, &row);
-            keys.write(view, &mut batch)?;
-            Ok(Step::write(batch, ()))
-        })
-        .await
+        self.0
+            .store
+            .change(move |view| {
+                let (user, id) = (owner.user, owner.device_id.to_string());
+                let before = view.get::<DehydratedDevices>(&user)?;
+                let old_id = before.as_ref().map(|device| device.device_id.clone());
+                if old_id.as_ref() != Some(&id) && view.contains::<Devices>(&(user, id.clone()))? {
+                    return Err(DehydrateError::IdInUse);
+                }
+                let mut batch = Batch::new();
+                // The account may end meanwhile, and with it all devices; and somebody may log in to either of the two.
+                batch.expect::<Accounts>(&user, view.get::<Accounts>(&user)?.as_ref());
+                batch.expect::<DehydratedDevices>(&user, before.as_ref());
+                for id in old_id.iter().filter(|old| **old != id).chain([&id]) {
+                    let key = (user, id.clone());
+                    batch.expect::<Devices>(&key, view.get::<Devices>(&key)?.as_ref());
+                }
+                if let Some(old) = &old_id {
+                    batch.delete::<Devices>(&(user, old.clone()));
+                }
+                replace_device(view, &mut batch, user, old_id.as_deref(), &id)?;
+                let device = Device {
+                    display_name: display_name.clone(),
+                    created_at,
+                    last_seen_at: None,
+                    last_seen_ip: None,
+                };
+                batch.put::<Devices>(&(user, id.clone()), &device);
+                let row = DehydratedDevice {
+                    device_id: id,
+                    data: data.clone(),
+                };
+                batch.put::<DehydratedDevices>(&user, &row);
+                keys.write(view, &mut batch)?;
+                Ok(Step::write(batch, ()))
+            })
+            .await
     }
 
     /// Deletes the dehydrated device of `user`; its id, if there was one.
     pub async fn delete_dehydrated_device(&self, user: UserNum) -> Result<Option<String>, Failure> {
-        self.change(move |view| {
-            let Some(row) = view.get::<DehydratedDevices>(&user)? else {
-                return Ok(Step::nothing(None));
-            };
-            let mut batch = Batch::new();
-            batch.expect::<DehydratedDevices>(&user, Some(&row));
-            batch.delete::<DehydratedDevices>(&user);
-            batch.delete::<Devices>(&(user, row.device_id.clone()));
-            forget_devices(view, &mut batch, user, std::slice::from_ref(&row.device_id))?;
-            Ok(Step::write(batch, Some(row.device_id)))
-        })
-        .await
+        self.0
+            .store
+            .change(move |view| {
+                let Some(row) = view.get::<DehydratedDevices>(&user)? else {
+                    return Ok(Step::nothing(None));
+                };
+                let mut batch = Batch::new();
+                batch.expect::<DehydratedDevices>(&user, Some(&row));
+                batch.delete::<DehydratedDevices>(&user);
+                batch.delete::<Devices>(&(user, row.device_id.clone()));
+                forget_devices(view, &mut batch, user, std::slice::from_ref(&row.device_id))?;
+                Ok(Step::write(batch, Some(row.device_id)))
+            })
+            .await
     }
 
     /// Messages to the dehydrated device of `user` that come after a place, or from the beginning. They stay where they

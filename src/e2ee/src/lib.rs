@@ -7,7 +7,6 @@
 //! delivered once, and nobody is told of a list that has changed later than of what depends on it.
 
 mod backup;
-mod change;
 mod claim;
 mod cross_signing;
 mod dehydrated;

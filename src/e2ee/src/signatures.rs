@@ -14,13 +14,12 @@ use myelin_data::{
     topic::Changed,
 };
 use myelin_rules::Object;
-use myelin_store::{Batch, Scan, StoreError, View};
+use myelin_store::{Batch, Scan, Step, StoreError, View};
 use myelin_types::{Pos, UserNum};
 use ruma::OwnedUserId;
 
 use crate::{
     E2ee, Failure, Owner,
-    change::Step,
     cross_signing::{SigningKey, signatures_by_devices, signing_key},
     signed::{self, ED25519, Signature},
 };
@@ -80,7 +79,9 @@ impl E2ee {
             return Err(SignaturesError::TooMany);
         }
         let e2ee = self.clone();
-        self.change(move |view| Work::begin(view, &owner)?.take(&e2ee, &keys))
+        self.0
+            .store
+            .change(move |view| Work::begin(view, &owner)?.take(&e2ee, &keys))
             .await
     }
 }

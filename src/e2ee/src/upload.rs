@@ -18,14 +18,13 @@ use myelin_data::{
     topic::Changed,
 };
 use myelin_rules::Object;
-use myelin_store::{Batch, StoreError, View};
+use myelin_store::{Batch, Step, StoreError, View};
 use myelin_types::Pos;
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
 use crate::{
     E2ee, Failure, Owner,
-    change::Step,
     cross_signing::public_keys,
     signed::{self, ED25519, Signature},
 };
@@ -105,7 +104,9 @@ impl E2ee {
     ) -> Result<Vec<(String, u64)>, UploadError> {
         let upload = Upload::read(&owner, upload)?;
         let _lock = self.0.locks.of([&owner.device()]).await;
-        self.change(move |view| Work::begin(view, &owner)?.take(&upload))
+        self.0
+            .store
+            .change(move |view| Work::begin(view, &owner)?.take(&upload))
             .await
     }
 }

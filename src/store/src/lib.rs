@@ -9,9 +9,11 @@
 //! - A [`View`] shows exactly the batches up to its position, however long it is kept.
 //!
 //! RocksDB calls block. This crate decides where they run: [`Store::read`] tries inline against what is in memory
-//! and goes to the blocking pool when the disk is needed; commits run on the committer's own thread.
+//! and goes to the blocking pool when the disk is needed; commits run on the committer's own thread. [`Store::change`] does
+//! both for changes that depend on what is there.
 
 mod batch;
+mod change;
 mod codec;
 mod committer;
 mod counters;
@@ -29,6 +31,7 @@ mod value;
 mod view;
 
 pub use batch::{Batch, Topic};
+pub use change::Step;
 pub use codec::{CodecError, Parser, Writer};
 pub use committer::{Commit, Observer};
 pub use counters::{Counters, Memory};

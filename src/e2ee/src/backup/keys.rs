@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use myelin_data::backups::{BackupKey, BackupKeys, BackupVersion};
-use myelin_store::{Batch, Scan, View};
+use myelin_store::{Batch, Scan, Step, View};
 use myelin_types::UserNum;
 use ruma::OwnedRoomId;
 
 use super::{Found, name, versions::is_object};
-use crate::{E2ee, Failure, change::Step};
+use crate::{E2ee, Failure};
 
 /// How many keys a user may have in all of his backups: about a gigabyte. A key that would be one too many is refused;
 /// better ones for sessions that have one are not.
@@ -144,34 +144,36 @@ impl E2ee {
             sorted.insert((key.room_id.to_string(), key.session_id), key.key);
         }
         let keys = Arc::new(sorted);
-        self.change(move |view| {
-            let found = current(view, user, &version)?;
-            let places: Vec<_> = keys
-                .keys()
-                .map(|(room, session)| (user, found.number, room.clone(), session.clone()))
-                .collect();
-            let present = view.multi_get::<BackupKeys>(&places)?;
-            let (mut batch, mut count) = (Batch::new(), found.version.count);
-            for ((place, old), new) in places.iter().zip(present).zip(keys.values()) {
-                match old {
-                    Some(old) if !replaces(new, &old) => continue,
-                    Some(_) => {}
-                    None => count += 1,
+        self.0
+            .store
+            .change(move |view| {
+                let found = current(view, user, &version)?;
+                let places: Vec<_> = keys
+                    .keys()
+                    .map(|(room, session)| (user, found.number, room.clone(), session.clone()))
+                    .collect();
+                let present = view.multi_get::<BackupKeys>(&places)?;
+                let (mut batch, mut count) = (Batch::new(), found.version.count);
+                for ((place, old), new) in places.iter().zip(present).zip(keys.values()) {
+                    match old {
+                        Some(old) if !replaces(new, &old) => continue,
+                        Some(_) => {}
+                        None => count += 1,
+                    }
+                    batch.put::<BackupKeys>(place, new);
                 }
-                batch.put::<BackupKeys>(place, new);
-            }
-            if batch.is_empty() {
-                return Ok(Step::nothing(BackupCounts::of(&found.version)));
-            }
-            if found.all.keys + (count - found.version.count) > MAX_BACKUP_KEYS
-                && count > found.version.count
-            {
-                return Err(PutKeysError::TooMany);
-            }
-            let counts = found.change(&mut batch, user, count);
-            Ok(Step::write(batch, counts))
-        })
-        .await
+                if batch.is_empty() {
+                    return Ok(Step::nothing(BackupCounts::of(&found.version)));
+                }
+                if found.all.keys + (count - found.version.count) > MAX_BACKUP_KEYS
+                    && count > found.version.count
+                {
+                    return Err(PutKeysError::TooMany);
+                }
+                let counts = found.change(&mut batch, user, count);
+                Ok(Step::write(batch, counts))
+            })
+            .await
     }
 
     /// Deletes keys from a backup of `user`, the current one or another. What is not there is deleted already.
@@ -181,52 +183,54 @@ impl E2ee {
         version: String,
         which: KeysToDelete,
     ) -> Result<BackupCounts, DeleteKeysError> {
-        self.change(move |view| {
-            let found = Found::read(view, user, &version)?.ok_or(DeleteKeysError::NotFound)?;
-            let mut batch = Batch::new();
-            let left = match &which {
-                KeysToDelete::All => {
-                    if found.version.count > 0 {
-                        batch.delete_prefix::<BackupKeys>(&(user, found.number));
+        self.0
+            .store
+            .change(move |view| {
+                let found = Found::read(view, user, &version)?.ok_or(DeleteKeysError::NotFound)?;
+                let mut batch = Batch::new();
+                let left = match &which {
+                    KeysToDelete::All => {
+                        if found.version.count > 0 {
+                            batch.delete_prefix::<BackupKeys>(&(user, found.number));
+                        }
+                        0
                     }
-                    0
-                }
-                KeysToDelete::Room(room) => {
-                    let prefix = (user, found.number, room.to_string());
-                    let mut few = Vec::new();
-                    let mut count = 0;
-                    for key in view.keys::<BackupKeys>(Scan::prefix(&prefix)) {
-                        let key = key?;
-                        count += 1;
+                    KeysToDelete::Room(room) => {
+                        let prefix = (user, found.number, room.to_string());
+                        let mut few = Vec::new();
+                        let mut count = 0;
+                        for key in view.keys::<BackupKeys>(Scan::prefix(&prefix)) {
+                            let key = key?;
+                            count += 1;
+                            if few.len() <= FEW {
+                                few.push(key);
+                            }
+                        }
                         if few.len() <= FEW {
-                            few.push(key);
+                            for key in &few {
+                                batch.delete::<BackupKeys>(key);
+                            }
+                        } else {
+                            batch.delete_prefix::<BackupKeys>(&prefix);
                         }
+                        found.version.count.saturating_sub(count)
                     }
-                    if few.len() <= FEW {
-                        for key in &few {
-                            batch.delete::<BackupKeys>(key);
+                    KeysToDelete::Session(room, session) => {
+                        let key = (user, found.number, room.to_string(), session.clone());
+                        let there = view.contains::<BackupKeys>(&key)?;
+                        if there {
+                            batch.delete::<BackupKeys>(&key);
                         }
-                    } else {
-                        batch.delete_prefix::<BackupKeys>(&prefix);
+                        found.version.count.saturating_sub(u64::from(there))
                     }
-                    found.version.count.saturating_sub(count)
+                };
+                if batch.is_empty() {
+                    return Ok(Step::nothing(BackupCounts::of(&found.version)));
                 }
-                KeysToDelete::Session(room, session) => {
-                    let key = (user, found.number, room.to_string(), session.clone());
-                    let there = view.contains::<BackupKeys>(&key)?;
-                    if there {
-                        batch.delete::<BackupKeys>(&key);
-                    }
-                    found.version.count.saturating_sub(u64::from(there))
-                }
-            };
-            if batch.is_empty() {
-                return Ok(Step::nothing(BackupCounts::of(&found.version)));
-            }
-            let counts = found.change(&mut batch, user, left);
-            Ok(Step::write(batch, counts))
-        })
-        .await
+                let counts = found.change(&mut batch, user, left);
+                Ok(Step::write(batch, counts))
+            })
+            .await
     }
 }
 

@@ -4,11 +4,11 @@ use myelin_data::{
     RawJson,
     backups::{BackupKeys, BackupVersion, BackupVersions, UserBackup, UserBackups},
 };
-use myelin_store::{Batch, Scan, StoreError, View};
+use myelin_store::{Batch, Scan, Step, StoreError, View};
 use myelin_types::UserNum;
 
 use super::{BackupCounts, Found, name, number};
-use crate::{E2ee, Failure, change::Step};
+use crate::{E2ee, Failure};
 
 /// How many backups a user may have. Clients delete the old one when they make a new one.
 pub const MAX_BACKUPS: u32 = 100;
@@ -111,32 +111,34 @@ impl E2ee {
         if algorithm.len() > MAX_ALGORITHM || auth_data.get().len() > MAX_AUTH_DATA {
             return Err(CreateBackupError::TooLarge);
         }
-        self.change(move |view| {
-            let before = view.get::<UserBackups>(&user)?;
-            let all = before.unwrap_or_default();
-            if all.versions >= MAX_BACKUPS {
-                return Err(CreateBackupError::TooMany);
-            }
-            let number = all.last + 1;
-            let mut batch = Batch::new();
-            batch.expect::<UserBackups>(&user, before.as_ref());
-            let after = UserBackup {
-                last: number,
-                current: Some(number),
-                versions: all.versions + 1,
-                ..all
-            };
-            batch.put::<UserBackups>(&user, &after);
-            let version = BackupVersion {
-                algorithm: algorithm.clone(),
-                auth_data: auth_data.clone(),
-                count: 0,
-                changes: 0,
-            };
-            batch.put::<BackupVersions>(&(user, number), &version);
-            Ok(Step::write(batch, name(number)))
-        })
-        .await
+        self.0
+            .store
+            .change(move |view| {
+                let before = view.get::<UserBackups>(&user)?;
+                let all = before.unwrap_or_default();
+                if all.versions >= MAX_BACKUPS {
+                    return Err(CreateBackupError::TooMany);
+                }
+                let number = all.last + 1;
+                let mut batch = Batch::new();
+                batch.expect::<UserBackups>(&user, before.as_ref());
+                let after = UserBackup {
+                    last: number,
+                    current: Some(number),
+                    versions: all.versions + 1,
+                    ..all
+                };
+                batch.put::<UserBackups>(&user, &after);
+                let version = BackupVersion {
+                    algorithm: algorithm.clone(),
+                    auth_data: auth_data.clone(),
+                    count: 0,
+                    changes: 0,
+                };
+                batch.put::<BackupVersions>(&(user, number), &version);
+                Ok(Step::write(batch, name(number)))
+            })
+            .await
     }
 
     /// The backup of `user` with the name `version`.
@@ -174,24 +176,27 @@ impl E2ee {
         if auth_data.get().len() > MAX_AUTH_DATA {
             return Err(UpdateBackupError::TooLarge);
         }
-        self.change(move |view| {
-            let found = Found::read(view, user, &version)?.ok_or(UpdateBackupError::NotFound)?;
-            if found.version.algorithm != algorithm {
-                return Err(UpdateBackupError::OtherAlgorithm);
-            }
-            if found.version.auth_data == auth_data {
-                return Ok(Step::nothing(()));
-            }
-            let mut batch = Batch::new();
-            found.expect(&mut batch, user);
-            let updated = BackupVersion {
-                auth_data: auth_data.clone(),
-                ..found.version
-            };
-            batch.put::<BackupVersions>(&(user, found.number), &updated);
-            Ok(Step::write(batch, ()))
-        })
-        .await
+        self.0
+            .store
+            .change(move |view| {
+                let found =
+                    Found::read(view, user, &version)?.ok_or(UpdateBackupError::NotFound)?;
+                if found.version.algorithm != algorithm {
+                    return Err(UpdateBackupError::OtherAlgorithm);
+                }
+                if found.version.auth_data == auth_data {
+                    return Ok(Step::nothing(()));
+                }
+                let mut batch = Batch::new();
+                found.expect(&mut batch, user);
+                let updated = BackupVersion {
+                    auth_data: auth_data.clone(),
+                    ..found.version
+                };
+                batch.put::<BackupVersions>(&(user, found.number), &updated);
+                Ok(Step::write(batch, ()))
+            })
+            .await
     }
 
     /// Deletes a backup with all its keys; the newest of those that are left is the current one. One that was deleted
@@ -201,33 +206,35 @@ impl E2ee {
         user: UserNum,
         version: String,
     ) -> Result<(), DeleteBackupError> {
-        self.change(move |view| {
-            let Some(found) = Found::read(view, user, &version)? else {
-                let last = view.get::<UserBackups>(&user)?.map_or(0, |all| all.last);
-                return match number(&version) {
-                    Some(number) if (1..=last).contains(&number) => Ok(Step::nothing(())),
-                    _ => Err(DeleteBackupError::NotFound),
+        self.0
+            .store
+            .change(move |view| {
+                let Some(found) = Found::read(view, user, &version)? else {
+                    let last = view.get::<UserBackups>(&user)?.map_or(0, |all| all.last);
+                    return match number(&version) {
+                        Some(number) if (1..=last).contains(&number) => Ok(Step::nothing(())),
+                        _ => Err(DeleteBackupError::NotFound),
+                    };
                 };
-            };
-            let mut current = found.all.current;
-            if current == Some(found.number) {
-                let older = Scan::prefix(&user).until(&(user, found.number));
-                let newest = view.keys::<BackupVersions>(older.reverse().limit(1)).next();
-                current = newest.transpose()?.map(|(_, number)| number);
-            }
-            let mut batch = Batch::new();
-            found.expect(&mut batch, user);
-            batch.delete::<BackupVersions>(&(user, found.number));
-            batch.delete_prefix::<BackupKeys>(&(user, found.number));
-            let all = UserBackup {
-                current,
-                versions: found.all.versions.saturating_sub(1),
-                keys: found.all.keys.saturating_sub(found.version.count),
-                ..found.all
-            };
-            batch.put::<UserBackups>(&user, &all);
-            Ok(Step::write(batch, ()))
-        })
-        .await
+                let mut current = found.all.current;
+                if current == Some(found.number) {
+                    let older = Scan::prefix(&user).until(&(user, found.number));
+                    let newest = view.keys::<BackupVersions>(older.reverse().limit(1)).next();
+                    current = newest.transpose()?.map(|(_, number)| number);
+                }
+                let mut batch = Batch::new();
+                found.expect(&mut batch, user);
+                batch.delete::<BackupVersions>(&(user, found.number));
+                batch.delete_prefix::<BackupKeys>(&(user, found.number));
+                let all = UserBackup {
+                    current,
+                    versions: found.all.versions.saturating_sub(1),
+                    keys: found.all.keys.saturating_sub(found.version.count),
+                    ..found.all
+                };
+                batch.put::<UserBackups>(&user, &all);
+                Ok(Step::write(batch, ()))
+            })
+            .await
     }
 }

@@ -6,13 +6,13 @@ use myelin_data::e2ee::{
     CrossSigningKeys, CrossSigningUsage, DeviceListChange, RemoteDevice, RemoteDeviceList,
     RemoteDeviceLists, RemoteDevices, StaleDeviceLists, record_change,
 };
-use myelin_store::{Batch, Scan, StoreError, View};
+use myelin_store::{Batch, Scan, Step, StoreError, View};
 use myelin_types::{Millis, Pos, UserNum};
 use ruma::{OwnedUserId, UserId};
 use serde_json::value::RawValue;
 
 use super::{MOST_DEVICES, Sharing, device, is_device_id, put_list, sound_cross_signing_key};
-use crate::{E2ee, Failure, change::Step};
+use crate::{E2ee, Failure};
 
 /// How many lists of a kind are looked at in one step of tidying.
 const LISTS_A_STEP: usize = 256;
@@ -116,42 +116,47 @@ impl E2ee {
     /// fetched for that.
     pub async fn track(&self, users: Vec<OwnedUserId>) -> Result<Vec<OwnedUserId>, Failure> {
         let e2ee = self.clone();
-        self.change(move |view| {
-            let (mut batch, mut begun) = (Batch::new(), Vec::new());
-            for user_id in &users {
-                let Some(user) = e2ee.0.rooms.interner().find_user(view, user_id)? else {
-                    continue;
-                };
-                let before = view.get::<RemoteDeviceLists>(&user)?;
-                if before.as_ref().is_some_and(|before| before.stale) {
+        self.0
+            .store
+            .change(move |view| {
+                let (mut batch, mut begun) = (Batch::new(), Vec::new());
+                for user_id in &users {
+                    let Some(user) = e2ee.0.rooms.interner().find_user(view, user_id)? else {
+                        continue;
+                    };
+                    let before = view.get::<RemoteDeviceLists>(&user)?;
+                    if before.as_ref().is_some_and(|before| before.stale) {
+                        begun.push(user_id.clone());
+                        continue;
+                    }
+                    let fetched = before.as_ref().map(|row| row.fetched).unwrap_or_default();
+                    match e2ee.sharing(view, user, fetched)? {
+                        Sharing::Nothing => continue,
+                        Sharing::Since if before.is_some() => continue,
+                        Sharing::Now | Sharing::Since => {}
+                    }
+                    let after = RemoteDeviceList {
+                        stale: true,
+                        ..before.clone().unwrap_or_default()
+                    };
+                    put_list(&mut batch, user, before.as_ref(), &after);
                     begun.push(user_id.clone());
-                    continue;
                 }
-                let fetched = before.as_ref().map(|row| row.fetched).unwrap_or_default();
-                match e2ee.sharing(view, user, fetched)? {
-                    Sharing::Nothing => continue,
-                    Sharing::Since if before.is_some() => continue,
-                    Sharing::Now | Sharing::Since => {}
-                }
-                let after = RemoteDeviceList {
-                    stale: true,
-                    ..before.clone().unwrap_or_default()
-                };
-                put_list(&mut batch, user, before.as_ref(), &after);
-                begun.push(user_id.clone());
-            }
-            Ok::<_, Failure>(if batch.is_empty() {
-                Step::nothing(begun)
-            } else {
-                Step::write(batch, begun)
+                Ok::<_, Failure>(if batch.is_empty() {
+                    Step::nothing(begun)
+                } else {
+                    Step::write(batch, begun)
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Keeps a list that was fetched. Local readers are told of what is not as it was.
     pub async fn keep_list(&self, of: StaleList, list: FetchedList) -> Result<Kept, Failure> {
-        self.change(move |view| Self::keep(view, &of, &list)).await
+        self.0
+            .store
+            .change(move |view| Self::keep(view, &of, &list))
+            .await
     }
 
     fn keep(view: &View, of: &StaleList, list: &FetchedList) -> Result<Step<Kept>, Failure> {
@@ -221,32 +226,34 @@ impl E2ee {
     /// Notes that a list could not be fetched, and when to try again.
     pub async fn put_off_list(&self, of: StaleList, until: Millis) -> Result<(), Failure> {
         let e2ee = self.clone();
-        self.change(move |view| {
-            let before = view.get::<RemoteDeviceLists>(&of.user)?;
-            let Some(before) = before.filter(|before| before.updates == of.row.updates) else {
-                return Ok::<_, Failure>(Step::nothing(()));
-            };
-            let mut batch = Batch::new();
-            if e2ee.sharing(view, of.user, Pos::ZERO)? == Sharing::Nothing {
-                Self::forget_list(&mut batch, of.user, &before);
-                return Ok(Step::write(batch, ()));
-            }
-            let after = RemoteDeviceList {
-                failures: before.failures.saturating_add(1),
-                next_attempt: until,
-                ..before.clone()
-            };
-            put_list(&mut batch, of.user, Some(&before), &after);
-            Ok(Step::write(batch, ()))
-        })
-        .await
+        self.0
+            .store
+            .change(move |view| {
+                let before = view.get::<RemoteDeviceLists>(&of.user)?;
+                let Some(before) = before.filter(|before| before.updates == of.row.updates) else {
+                    return Ok::<_, Failure>(Step::nothing(()));
+                };
+                let mut batch = Batch::new();
+                if e2ee.sharing(view, of.user, Pos::ZERO)? == Sharing::Nothing {
+                    Self::forget_list(&mut batch, of.user, &before);
+                    return Ok(Step::write(batch, ()));
+                }
+                let after = RemoteDeviceList {
+                    failures: before.failures.saturating_add(1),
+                    next_attempt: until,
+                    ..before.clone()
+                };
+                put_list(&mut batch, of.user, Some(&before), &after);
+                Ok(Step::write(batch, ()))
+            })
+            .await
     }
 
     /// Does one bounded piece of tidying: forgets lists of users with whom no room is shared any more. Returns where the next
     /// one goes on; none at the end.
     pub async fn tidy_lists(&self, after: Option<UserNum>) -> Result<Option<UserNum>, Failure> {
         let e2ee = self.clone();
-        let looked_at = self.change(move |view| {
+        let looked_at = self.0.store.change(move |view| {
             let rest = match after {
                 Some(after) => Scan::all().after(&after),
                 None => Scan::all(),

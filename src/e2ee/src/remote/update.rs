@@ -6,13 +6,13 @@ use myelin_data::e2ee::{
     CrossSigningKeys, CrossSigningUsage, DeviceListChange, RemoteDeviceList, RemoteDeviceLists,
     RemoteDevices, record_change,
 };
-use myelin_store::{Batch, Scan, StoreError, View};
+use myelin_store::{Batch, Scan, Step, StoreError, View};
 use myelin_types::{Millis, UserNum};
 use ruma::{OwnedServerName, OwnedUserId};
 use serde_json::value::RawValue;
 
 use super::{MOST_DEVICES, Sharing, device, is_device_id, put_list, sound_cross_signing_key};
-use crate::{E2ee, Failure, change::Step};
+use crate::{E2ee, Failure};
 
 /// The content of an `m.device_list_update` EDU.
 #[derive(Clone, Debug)]
@@ -81,7 +81,10 @@ impl E2ee {
         for (user_id, updates) in by_user {
             let (e2ee, id) = (self.clone(), user_id.clone());
             let now = self.0.clock.now();
-            let heard = self.change(move |view| e2ee.hear(view, &id, &updates, now));
+            let heard = self
+                .0
+                .store
+                .change(move |view| e2ee.hear(view, &id, &updates, now));
             if heard.await? {
                 stale.push(user_id);
             }

@@ -6,12 +6,12 @@ use myelin_data::{
     Present, RawJson,
     e2ee::{SeenAt, ToDeviceSeen, ToDeviceSeenByTime},
 };
-use myelin_store::{Batch, StoreError, View};
+use myelin_store::{Batch, Step, StoreError, View};
 use myelin_types::UserNum;
 use ruma::{OwnedServerName, OwnedUserId};
 
 use super::{Deliveries, Messages, Shown};
-use crate::{E2ee, Failure, change::Step};
+use crate::{E2ee, Failure};
 
 /// The most devices that the messages of one EDU may reach; further ones get nothing of it.
 const MAX_DEVICES: usize = 10_000;
@@ -41,16 +41,18 @@ impl E2ee {
     ) -> Result<(), Failure> {
         let (e2ee, origin) = (self.clone(), origin.clone());
         let now = self.0.clock.now();
-        self.change(move |view| {
-            let batch = e2ee.deliver(view, &origin, &messages, now)?;
-            let step = if batch.is_empty() {
-                Step::nothing(())
-            } else {
-                Step::write(batch, ())
-            };
-            Ok::<_, Failure>(step)
-        })
-        .await
+        self.0
+            .store
+            .change(move |view| {
+                let batch = e2ee.deliver(view, &origin, &messages, now)?;
+                let step = if batch.is_empty() {
+                    Step::nothing(())
+                } else {
+                    Step::write(batch, ())
+                };
+                Ok::<_, Failure>(step)
+            })
+            .await
     }
 
     fn deliver(

@@ -2,32 +2,31 @@
 
 use std::sync::Arc;
 
-use myelin_store::{Batch, CommitError, StoreError, View};
-use myelin_types::Pos;
-
-use crate::Accounts;
+use crate::{Batch, CommitError, Store, StoreError, View};
 
 /// How often a lost race is run again. Every loss means that somebody else's change to the same rows went through.
 const ATTEMPTS: usize = 64;
 
 /// What a look at the store led to.
 #[derive(Debug)]
-pub(crate) struct Step<T> {
+pub struct Step<T> {
     /// What to write; none if everything is as wanted already.
-    pub(crate) batch: Option<Batch>,
+    batch: Option<Batch>,
     /// What to tell the caller.
-    pub(crate) outcome: T,
+    outcome: T,
 }
 
 impl<T> Step<T> {
-    pub(crate) fn write(batch: Batch, outcome: T) -> Self {
+    /// Something is to be written.
+    pub fn write(batch: Batch, outcome: T) -> Self {
         Self {
             batch: Some(batch),
             outcome,
         }
     }
 
-    pub(crate) fn nothing(outcome: T) -> Self {
+    /// Everything is as wanted already.
+    pub fn nothing(outcome: T) -> Self {
         Self {
             batch: None,
             outcome,
@@ -35,13 +34,13 @@ impl<T> Step<T> {
     }
 }
 
-impl Accounts {
+impl Store {
     /// Looks, decides and commits, again and again until nobody came between. `decide` expects in its batch what it
-    /// decided by, and has no other effect. Returns the outcome and the position of the batch, if there was one.
-    pub(crate) async fn change<T, E>(
+    /// decided by, and has no other effect. Returns the outcome when it is durable.
+    pub async fn change<T, E>(
         &self,
         decide: impl Fn(&View) -> Result<Step<T>, E> + Send + Sync + 'static,
-    ) -> Result<(T, Option<Pos>), E>
+    ) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + From<CommitError> + Send + 'static,
@@ -51,12 +50,12 @@ impl Accounts {
         loop {
             attempt += 1;
             let decide = Arc::clone(&decide);
-            let step = self.0.store.read(move |view| decide(view)).await?;
+            let step = self.read(move |view| decide(view)).await?;
             let Some(batch) = step.batch else {
-                return Ok((step.outcome, None));
+                return Ok(step.outcome);
             };
-            match self.0.store.commit(batch).await {
-                Ok(pos) => return Ok((step.outcome, Some(pos))),
+            match self.commit(batch).await {
+                Ok(_) => return Ok(step.outcome),
                 Err(CommitError::Expectation { .. }) if attempt < ATTEMPTS => {
                     tokio::task::yield_now().await;
                 }

@@ -33,6 +33,28 @@ use crate::{
     routes::Access,
 };
 
+/// Declares the request of an endpoint whose path and body are read like those of another one.
+macro_rules! read_like {
+    ($(#[$doc:meta])* $name:ident($other:ty) => $response:ty) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub(crate) struct $name($other);
+
+        impl ruma::api::IncomingRequest for $name {
+            type EndpointError = ruma::api::error::Error;
+            type OutgoingResponse = $response;
+
+            fn try_from_http_request_inner(
+                request: http::Request<&[u8]>,
+                path_args: &[&str],
+            ) -> std::result::Result<Self, ruma::api::error::DeserializationError> {
+                <$other>::try_from_http_request_inner(request, path_args).map(Self)
+            }
+        }
+    };
+}
+pub(crate) use read_like;
+
 /// The greatest body in bytes: a transaction of 50 events of 64 KiB, and 100 EDUs, with room to spare.
 const MAX_BODY: usize = 8 << 20;
 /// The longest `Authorization` header in bytes: two names, a key identifier and a signature.

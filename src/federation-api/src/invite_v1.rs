@@ -8,8 +8,6 @@ use axum::{Json, extract::State};
 use myelin_federation::Federation;
 use myelin_rules::RoomVersion;
 use ruma::api::{
-    IncomingRequest,
-    error::{DeserializationError, Error},
     federation::{
         authentication::ServerSignatures,
         membership::{create_invite::v1::Response, create_leave_event::v2::Request as Parts},
@@ -21,7 +19,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::{Refusal, Result},
-    extract::Request as Received,
+    extract::{Request as Received, read_like},
     invite::{Told, accept},
 };
 
@@ -32,20 +30,9 @@ metadata! {
     path: "/_matrix/federation/v1/invite/{room_id}/{event_id}",
 }
 
-/// An invitation, which is the whole of the body: it has the path and the shape of a membership event that is handed in.
-#[derive(Debug)]
-pub(crate) struct Request(Parts);
-
-impl IncomingRequest for Request {
-    type EndpointError = Error;
-    type OutgoingResponse = Response;
-
-    fn try_from_http_request_inner(
-        request: http::Request<&[u8]>,
-        path_args: &[&str],
-    ) -> std::result::Result<Self, DeserializationError> {
-        Parts::try_from_http_request_inner(request, path_args).map(Self)
-    }
+read_like! {
+    /// An invitation, which is the whole of the body: it has the path and the shape of a membership event that is handed in.
+    Request(Parts) => Response
 }
 
 /// What is told of the room, inside the event.

@@ -8,8 +8,6 @@ use axum::{Json, extract::State};
 use myelin_federation::Federation;
 use myelin_rooms::remote::AcceptJoin;
 use ruma::api::{
-    IncomingRequest,
-    error::{DeserializationError, Error},
     federation::{
         authentication::ServerSignatures,
         membership::create_join_event::v2::{Request as Second, Response, RoomState},
@@ -17,7 +15,11 @@ use ruma::api::{
     metadata,
 };
 
-use crate::{error::Result, extract::Request as Received, send_join::accept};
+use crate::{
+    error::Result,
+    extract::{Request as Received, read_like},
+    send_join::accept,
+};
 
 metadata! {
     method: PUT,
@@ -26,20 +28,9 @@ metadata! {
     path: "/_matrix/federation/v1/send_join/{room_id}/{event_id}",
 }
 
-/// What is sent to version 2 of the endpoint, and means the same.
-#[derive(Debug)]
-pub(crate) struct Request(Second);
-
-impl IncomingRequest for Request {
-    type EndpointError = Error;
-    type OutgoingResponse = Response;
-
-    fn try_from_http_request_inner(
-        request: http::Request<&[u8]>,
-        path_args: &[&str],
-    ) -> std::result::Result<Self, DeserializationError> {
-        Second::try_from_http_request_inner(request, path_args).map(Self)
-    }
+read_like! {
+    /// What is sent to version 2 of the endpoint, and means the same.
+    Request(Second) => Response
 }
 
 /// Takes in the join of a user of the calling server, and answers with the room's state before it.

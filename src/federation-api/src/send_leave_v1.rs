@@ -7,8 +7,6 @@
 use axum::{Json, extract::State};
 use myelin_federation::Federation;
 use ruma::api::{
-    IncomingRequest,
-    error::{DeserializationError, Error},
     federation::{
         authentication::ServerSignatures,
         membership::create_leave_event::v2::{Request as Second, Response},
@@ -17,7 +15,11 @@ use ruma::api::{
 };
 use serde::Serialize;
 
-use crate::{error::Result, extract::Request as Received, send_leave::accept};
+use crate::{
+    error::Result,
+    extract::{Request as Received, read_like},
+    send_leave::accept,
+};
 
 metadata! {
     method: PUT,
@@ -26,20 +28,9 @@ metadata! {
     path: "/_matrix/federation/v1/send_leave/{room_id}/{event_id}",
 }
 
-/// What is sent to version 2 of the endpoint, and means the same.
-#[derive(Debug)]
-pub(crate) struct Request(Second);
-
-impl IncomingRequest for Request {
-    type EndpointError = Error;
-    type OutgoingResponse = Response;
-
-    fn try_from_http_request_inner(
-        request: http::Request<&[u8]>,
-        path_args: &[&str],
-    ) -> std::result::Result<Self, DeserializationError> {
-        Second::try_from_http_request_inner(request, path_args).map(Self)
-    }
+read_like! {
+    /// What is sent to version 2 of the endpoint, and means the same.
+    Request(Second) => Response
 }
 
 /// An empty object.

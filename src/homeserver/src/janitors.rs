@@ -39,7 +39,9 @@ pub(crate) fn start(state: &AppState, tasks: &Tasks) {
             Ok::<_, myelin_rooms::Failure>(())
         }
     });
-    tasks.periodic("memory", MEMORY_EVERY, crate::memory::give_back);
+    tasks.periodic("memory", MEMORY_EVERY, || async {
+        crate::memory::give_back()
+    });
     let e2ee = state.e2ee.clone();
     let soft = tasks.soft().clone();
     tasks.periodic(

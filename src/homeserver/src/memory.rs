@@ -15,17 +15,11 @@ pub(crate) fn without_huge_pages() {
 
 /// Has the allocator give back to the system what was freed. It looks at that as it finds new memory for somebody or as a
 /// thread ends: after a burst of work the first does not happen, and threads that wait for more work do not end.
-pub(crate) async fn give_back() -> io::Result<()> {
-    let ended = tokio::task::spawn_blocking(|| {
-        // Only a thread that has allocated something matters to it.
-        let thread = thread::Builder::new().name("give-back".to_owned());
-        thread
-            .spawn(|| drop(black_box(Vec::<u8>::with_capacity(64))))?
-            .join()
-            .ok();
-        Ok(())
-    });
-    ended.await.unwrap_or(Ok(()))
+pub(crate) fn give_back() -> io::Result<()> {
+    let thread = thread::Builder::new().name("give-back".to_owned());
+    // Only a thread that has allocated something matters to it. Nobody need wait for it to end.
+    let ending = thread.spawn(|| drop(black_box(Vec::<u8>::with_capacity(64))));
+    ending.map(drop)
 }
 
 const SMALLEST: u64 = ByteSize::mebibytes(32).0;
